@@ -1,0 +1,5 @@
+//! Foghorn, a hub for the streams of a platform's apps.
+
+pub mod record;
+#[cfg(feature = "hub")]
+pub mod store;

@@ -1,0 +1,357 @@
+//! Where sessions outlive the hub: their rows, their journals, tickets and the audit trail.
+//!
+//! One trait, two real implementations with the same behaviour: [`sqlite`] for one machine, [`postgres`] for servers.
+//! A store knows nothing of live sessions; it keeps what it is told. Journals are opaque, compressed chunks to it.
+//!
+//! Invariant: the chunks of a session are contiguous in offsets, from its journal's start to its end.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::record::Exit;
+
+pub mod postgres;
+pub mod sqlite;
+
+/// Microseconds since the Unix epoch.
+pub type Micros = i64;
+
+/// What a session's source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A command under an agent.
+    Run,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its command is being started.
+    Starting,
+    /// Its command runs.
+    Running,
+    /// It has its end.
+    Ended,
+}
+
+/// A session as the store keeps it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionRow {
+    /// Its id, for ever.
+    pub id: Uuid,
+    /// Its short name within the installation, such as `run.4821`; given by the store.
+    pub name: String,
+    /// What its source is.
+    pub kind: Kind,
+    /// How far it has come.
+    pub state: State,
+    /// The app it belongs to.
+    pub app: String,
+    /// Who started it: a token's name.
+    pub owner: String,
+    /// The command and its arguments. Values of its environment are never here.
+    pub command: Vec<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether its output is journalled.
+    pub record: bool,
+    /// Whether it was started without a client that holds it, or is to outlive it.
+    pub detached: bool,
+    /// The backend that runs it, such as `local`.
+    pub backend: String,
+    /// What the backend needs to find its agent again.
+    pub place: serde_json::Value,
+    /// The caller's key that makes a repeated start the same start; unique with the owner.
+    pub idempotency_key: Option<String>,
+    /// What the first start with that key asked for, hashed: a different body is a conflict.
+    pub request_hash: Option<String>,
+    /// When it was made.
+    pub created_at: Micros,
+    /// When its command was started.
+    pub started_at: Option<Micros>,
+    /// When it ended.
+    pub ended_at: Option<Micros>,
+    /// Its end.
+    pub exit: Option<Exit>,
+}
+
+/// What came of [`Store::create_session`].
+#[derive(Debug)]
+pub enum Created {
+    /// A new session; its row with the name that the store gave it.
+    New(Box<SessionRow>),
+    /// The owner's idempotency key, or the id, was used before; the row it made then.
+    Existing(Box<SessionRow>),
+}
+
+/// Which sessions [`Store::sessions`] returns, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct SessionFilter {
+    /// Only of this app.
+    pub app: Option<String>,
+    /// Only of this owner.
+    pub owner: Option<String>,
+    /// Only those that have (`Some(false)`) or have not (`Some(true)`) ended.
+    pub live: Option<bool>,
+    /// Only those made before this time, for paging.
+    pub before: Option<Micros>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// What a chunk holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkKind {
+    /// Records of the sequence.
+    Records,
+    /// One snapshot record: the screen as it stood at `from` (`to` is the same).
+    Screen,
+}
+
+/// A piece of a session's journal. The data is compressed by the caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunk {
+    /// What it holds.
+    pub kind: ChunkKind,
+    /// Its place among the session's chunks of its kind, from 0, without holes until old ones are deleted.
+    pub seq: i64,
+    /// Offset of its first record.
+    pub from: u64,
+    /// Offset at which its last record ends.
+    pub to: u64,
+    /// Time of its first record.
+    pub first_time: Micros,
+    /// Time of its last record.
+    pub last_time: Micros,
+    /// zstd-compressed encoded records.
+    pub data: Bytes,
+}
+
+/// What a journal has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset of the oldest byte that is still there.
+    pub from: u64,
+    /// Offset behind the newest.
+    pub to: u64,
+    /// The `seq` that the next chunk of records gets.
+    pub next_seq: i64,
+    /// Compressed bytes, chunks of both kinds.
+    pub stored_bytes: u64,
+}
+
+/// A right that a ticket gives. Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Right {
+    /// Follow and read the output.
+    Read,
+    /// Type, and set the terminal's size.
+    Write,
+    /// Signal and stop.
+    Control,
+}
+
+/// A ticket as the store keeps it: its secret only as a hash.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TicketRow {
+    /// Names the ticket, for revoking; not secret.
+    pub id: Uuid,
+    /// SHA-256 of the secret, in hex.
+    pub hash: String,
+    /// The session it is for.
+    pub session: Uuid,
+    /// What it allows.
+    pub right: Right,
+    /// Who made it: a token's name.
+    pub issuer: String,
+    /// Whether it can be used once only.
+    pub one_use: bool,
+    /// When it stops being valid.
+    pub expires_at: Micros,
+    /// When it was first used.
+    pub used_at: Option<Micros>,
+    /// When it was revoked.
+    pub revoked_at: Option<Micros>,
+    /// The viewer's own secret that the first use gave, hashed: a reconnect uses it instead of the ticket.
+    pub resume_hash: Option<String>,
+}
+
+/// A line of the audit trail.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AuditRow {
+    /// When.
+    pub time: Micros,
+    /// Who: a token's name, or `ticket:ID`.
+    pub actor: String,
+    /// What: `start`, `join`, `driver`, `ticket`, `revoke`, `read`, `signal`, `stop`, `remove`.
+    pub action: String,
+    /// On which session.
+    pub session: Option<Uuid>,
+    /// From which address.
+    pub address: String,
+    /// `ok`, or the code of the error that answered it.
+    pub outcome: String,
+    /// More, for a person; never a secret.
+    pub detail: String,
+}
+
+/// What the audit door asks for, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// Only on this session.
+    pub session: Option<Uuid>,
+    /// Only by this actor.
+    pub actor: Option<String>,
+    /// Only before this time, for paging.
+    pub before: Option<Micros>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// How much is kept. The reaper asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Sessions that ended before this time go with all that belongs to them.
+    pub ended_before: Micros,
+    /// Audit lines from before this time go.
+    pub audit_before: Micros,
+    /// Above so many stored bytes in all, the journals of the sessions that ended first go.
+    pub total_bytes: u64,
+}
+
+/// Why a store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The address of the database could not be understood.
+    #[error("the database's URL is not usable: {0}")]
+    Url(String),
+    /// The database cannot be reached, or failed.
+    #[error("the database failed: {0}")]
+    Database(#[source] sqlx::Error),
+    /// The tables could not be brought up to date.
+    #[error("the database's tables could not be brought up to date: {0}")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The tables are from a later version of Foghorn.
+    #[error("the database was made by a later version of Foghorn (its migration {0} is not known here)")]
+    Newer(i64),
+    /// The disk or the database's quota is full.
+    #[error("there is no space left for the database: {0}")]
+    Full(#[source] sqlx::Error),
+    /// A row holds what this version cannot read.
+    #[error("a row of {table} cannot be read: {reason}")]
+    Row {
+        /// Which table.
+        table: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chunk did not continue the journal where it ends: another hub wrote it, or it was written before.
+    #[error("the chunk at {from} does not continue the journal, which ends at {end}")]
+    NotContiguous {
+        /// Where the chunk starts.
+        from: u64,
+        /// Where the journal ends.
+        end: u64,
+    },
+}
+
+/// Keeps what outlives a hub. See the module's documentation.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The id of this installation, made at the first start.
+    async fn installation(&self) -> Result<Uuid, StoreError>;
+
+    /// Whether the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Makes a session. Its name (`run.` and a number counted within the installation) is given here; `row.name` is
+    /// not looked at. Where `row.id`, or `row.idempotency_key` of the same owner, is there already, nothing is made.
+    async fn create_session(&self, row: SessionRow) -> Result<Created, StoreError>;
+
+    /// The session with this id.
+    async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError>;
+
+    /// The session with this short name.
+    async fn session_by_name(&self, name: &str) -> Result<Option<SessionRow>, StoreError>;
+
+    /// Sessions, newest first.
+    async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError>;
+
+    /// Counts the sessions that have not ended: those of `owner`, and those of `app`.
+    async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError>;
+
+    /// Notes that the command runs. Does nothing to a session that has ended.
+    async fn set_running(&self, id: Uuid, started_at: Micros) -> Result<(), StoreError>;
+
+    /// Notes the backend's place of the session's agent.
+    async fn set_place(&self, id: Uuid, place: &serde_json::Value) -> Result<(), StoreError>;
+
+    /// Notes the end. The first end stands: a later call changes nothing.
+    async fn end_session(&self, id: Uuid, exit: &Exit, ended_at: Micros) -> Result<(), StoreError>;
+
+    /// Deletes a session with its chunks and tickets; the audit trail stays. Whether it was there.
+    async fn delete_session(&self, id: Uuid) -> Result<bool, StoreError>;
+
+    /// Appends chunks of one session, all or none. Chunks of records must continue the journal: the first starts
+    /// where the journal ends (a journal without chunks takes any start) and has the next `seq`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotContiguous`] where they do not.
+    async fn append(&self, session: Uuid, chunks: &[Chunk]) -> Result<(), StoreError>;
+
+    /// What the session's journal has.
+    async fn extent(&self, session: Uuid) -> Result<Extent, StoreError>;
+
+    /// Chunks of records in order, from the one that holds `offset` (or the oldest behind it; the last one that ends
+    /// right at `offset` where none holds it, so that records without length at the end are found), until `max_bytes`
+    /// of compressed data are reached; at least one where there is one.
+    async fn chunks(&self, session: Uuid, offset: u64, max_bytes: u64) -> Result<Vec<Chunk>, StoreError>;
+
+    /// The chunk of records with this `seq`.
+    async fn chunk(&self, session: Uuid, seq: i64) -> Result<Option<Chunk>, StoreError>;
+
+    /// The last screen at or before `offset`.
+    async fn screen(&self, session: Uuid, offset: u64) -> Result<Option<Chunk>, StoreError>;
+
+    /// Deletes the oldest chunks until the session stores at most `max_bytes`, and screens from before them but the
+    /// newest one.
+    async fn trim(&self, session: Uuid, max_bytes: u64) -> Result<(), StoreError>;
+
+    /// Keeps a ticket.
+    async fn create_ticket(&self, ticket: &TicketRow) -> Result<(), StoreError>;
+
+    /// The ticket whose secret, or whose viewer's resume secret, has this hash.
+    async fn ticket(&self, hash: &str) -> Result<Option<TicketRow>, StoreError>;
+
+    /// Uses a ticket: notes the first use and the viewer's resume secret. `false` where it is for one use and was
+    /// used, or is revoked; two callers at once cannot both get `true` for a one-use ticket.
+    async fn use_ticket(&self, id: Uuid, now: Micros, resume_hash: &str) -> Result<bool, StoreError>;
+
+    /// Revokes a ticket. Whether there was one to revoke.
+    async fn revoke_ticket(&self, session: Uuid, id: Uuid, now: Micros) -> Result<bool, StoreError>;
+
+    /// The session's tickets.
+    async fn tickets(&self, session: Uuid) -> Result<Vec<TicketRow>, StoreError>;
+
+    /// Writes a line of the audit trail.
+    async fn add_audit(&self, row: &AuditRow) -> Result<(), StoreError>;
+
+    /// Reads the audit trail, newest first.
+    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError>;
+
+    /// Applies retention. Sessions that live are never touched. How many sessions went.
+    async fn retain(&self, retention: &Retention) -> Result<u64, StoreError>;
+
+    /// Ends all use of the store: what was committed is on disk.
+    async fn close(&self);
+}
+
+/// A store, shared.
+pub type SharedStore = Arc<dyn Store>;
