@@ -1,0 +1,256 @@
+//! One hub's connection to an agent.
+//!
+//! Two halves run side by side: one obeys what the hub says, the other sends what there is to send. Neither waits for
+//! the other, so a hub that does not read still stops a command, and one that says nothing still gets its output.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::select;
+use tokio::time::{Instant, timeout};
+
+use super::protocol::{
+    AgentHello, HubHello, MAX_VERSION, MIN_VERSION, ProtocolError, READ, RECORDS, Reader, SILENCE, ToAgent, ToHub,
+    header,
+};
+use super::serve::Agent;
+use super::spool::Cursor;
+use crate::record::{Cause, Payload};
+
+/// How long a hub may take to greet.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// Bytes of records sent in one message, unless one record is longer.
+const PIECE: usize = 256 << 10;
+
+/// How many parts one write to the socket has at most.
+const MAX_PARTS: usize = 64;
+
+/// A hub that greeted: what it asks for, and what it may have sent behind its greeting.
+pub(super) struct Greeted {
+    hello: HubHello,
+    reader: Reader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+/// What one connection still has to send, besides the live records.
+#[derive(Default)]
+struct Outbox {
+    replies: RefCell<VecDeque<Bytes>>,
+    reads: RefCell<VecDeque<(u64, Cursor, u64)>>,
+}
+
+/// Waits for the next hub that may have this agent.
+pub(super) async fn greeted(agent: &Agent, listener: &UnixListener) -> Greeted {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Ok(Some(greeted)) = timeout(GREETING, greet(agent, stream)).await {
+                    return greeted;
+                }
+            }
+            // Out of descriptors: the next one may find some.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// Reads the greeting; answers and closes where the hub may not have the agent.
+async fn greet(agent: &Agent, stream: UnixStream) -> Option<Greeted> {
+    let peer = stream.peer_cred().ok()?.uid();
+    if peer != rustix::process::geteuid().as_raw() && peer != 0 {
+        return None;
+    }
+    let (read, mut writer) = stream.into_split();
+    let mut reader = Reader::new(read);
+    let (kind, rest) = reader.next().await.ok()??;
+    let Ok(Some(ToAgent::Hello(hello))) = ToAgent::decode(kind, rest) else { return None };
+    let refusal = if hello.max < MIN_VERSION || hello.min > MAX_VERSION {
+        Some(format!("this agent speaks versions {MIN_VERSION} to {MAX_VERSION}"))
+    } else if hello.epoch < agent.epoch.get() {
+        Some(format!("a hub of epoch {} has this agent", agent.epoch.get()))
+    } else {
+        None
+    };
+    if let Some(reason) = refusal {
+        let _ = writer.write_all(&ToHub::Refused(reason).encode()).await;
+        return None;
+    }
+    agent.epoch.set(hello.epoch);
+    Some(Greeted { hello, reader, writer })
+}
+
+/// Serves the hub until its connection ends or it falls silent.
+pub(super) async fn serve(agent: &Agent, greeted: Greeted) {
+    let Greeted { hello, mut reader, mut writer } = greeted;
+    agent.contact.set(Instant::now());
+    agent.input.borrow_mut().take_acks();
+    let outbox = Outbox::default();
+    let cursor = agent.spool.borrow().seek(hello.from);
+    outbox.replies.borrow_mut().push_back(answer(agent, &hello));
+    select! {
+        _ = obey(agent, &mut reader, &outbox) => {}
+        _ = send(agent, &mut writer, &outbox, cursor) => {}
+    }
+}
+
+fn answer(agent: &Agent, hello: &HubHello) -> Bytes {
+    let spool = agent.spool.borrow();
+    let nonce = agent.start.borrow().as_ref().map(|start| start.nonce.clone());
+    ToHub::Hello(AgentHello {
+        version: hello.max.min(MAX_VERSION),
+        session: agent.session.clone(),
+        nonce,
+        oldest: spool.oldest(),
+        head: spool.head(),
+    })
+    .encode()
+}
+
+async fn obey(agent: &Agent, reader: &mut Reader<OwnedReadHalf>, outbox: &Outbox) -> Result<(), ProtocolError> {
+    loop {
+        let Ok(message) = timeout(SILENCE, reader.next()).await else { return Ok(()) };
+        let Some((kind, rest)) = message? else { return Ok(()) };
+        agent.contact.set(Instant::now());
+        if let Some(message) = ToAgent::decode(kind, rest)? {
+            act(agent, message, outbox).map_err(|_| ProtocolError::Malformed(kind))?;
+            agent.moved.send_replace(());
+        }
+    }
+}
+
+fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::input::OutOfWindow> {
+    match message {
+        // Only the first message of a connection greets.
+        ToAgent::Hello(_) => {}
+        ToAgent::Start(start) => {
+            agent.start.send_if_modified(|started| match started {
+                Some(_) => false,
+                None => {
+                    *started = Some(Rc::new(*start));
+                    true
+                }
+            });
+        }
+        ToAgent::Input(writer, offset, data) => {
+            agent.input.borrow_mut().accept(writer, offset, data)?;
+            agent.activity.set(Instant::now());
+            agent.typed.send_replace(());
+        }
+        ToAgent::InputEnd(writer, offset) => {
+            agent.input.borrow_mut().end(writer, offset);
+            agent.typed.send_replace(());
+        }
+        ToAgent::Resize(size) => {
+            let command = agent.command.borrow().clone();
+            if let Some(command) = command.filter(|command| command.terminal.is_some()) {
+                // The record first: what the command prints because of the new size stands behind it.
+                agent.mark(Payload::Resize(size));
+                command.resize(size);
+            }
+        }
+        ToAgent::Signal(signal) => {
+            if let Some(command) = &*agent.command.borrow() {
+                // Whoever ended in between gets none.
+                let _ = command.signal(signal);
+            }
+        }
+        ToAgent::Stop(by) => {
+            agent.ending.send_if_modified(|ending| ending.is_none().then(|| *ending = Some(Cause::Stopped { by })).is_some());
+        }
+        ToAgent::Ack(offset, exit) => {
+            agent.spool.borrow_mut().acknowledge(offset);
+            if exit {
+                agent.exit_safe.send_replace(true);
+            }
+        }
+        ToAgent::Read(id, from, to) => {
+            let cursor = agent.spool.borrow().seek(from);
+            outbox.reads.borrow_mut().push_back((id, cursor, to));
+        }
+        ToAgent::Ping => outbox.replies.borrow_mut().push_back(ToHub::Pong.encode()),
+        ToAgent::OrphanLimit(limit) => {
+            agent.orphan_limit.set(limit);
+        }
+        ToAgent::Pace(offset) => {
+            // Once the command is gone nothing is held back any more.
+            if agent.command.borrow().is_some() {
+                agent.pace.send_replace(offset);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut cursor: Cursor) -> io::Result<()> {
+    let mut moved = agent.moved.subscribe();
+    let mut started = false;
+    loop {
+        moved.borrow_and_update();
+        let mut parts = std::mem::take(&mut *outbox.replies.borrow_mut());
+        if let Some(command) = agent.command.borrow().as_ref().filter(|_| !started) {
+            parts.push_back(ToHub::Started(command.pid.as_raw_nonzero().get() as u32).encode());
+            started = true;
+        }
+        let acks = agent.input.borrow_mut().take_acks();
+        parts.extend(acks.into_iter().map(|(writer, offset)| ToHub::InputAck(writer, offset).encode()));
+        read_back(agent, outbox, &mut parts);
+        let records = agent.spool.borrow().read(&mut cursor, PIECE);
+        if !records.is_empty() {
+            let len = records.iter().map(Bytes::len).sum();
+            parts.push_back(Bytes::copy_from_slice(&header(RECORDS, len)));
+            parts.extend(records);
+        }
+        if parts.is_empty() {
+            let _never_closed = moved.changed().await;
+        } else {
+            write_all(writer, parts).await?;
+        }
+    }
+}
+
+/// One piece of the oldest read that was asked for.
+fn read_back(agent: &Agent, outbox: &Outbox, parts: &mut VecDeque<Bytes>) {
+    let mut reads = outbox.reads.borrow_mut();
+    let Some((id, cursor, to)) = reads.front_mut() else { return };
+    let id = *id;
+    let records = if cursor.offset < *to { agent.spool.borrow().read(cursor, PIECE) } else { Vec::new() };
+    let done = records.is_empty() || cursor.offset >= *to;
+    if !records.is_empty() {
+        let len = 8 + records.iter().map(Bytes::len).sum::<usize>();
+        parts.push_back(Bytes::copy_from_slice(&header(READ, len)));
+        parts.push_back(Bytes::copy_from_slice(&id.to_be_bytes()));
+        parts.extend(records);
+    }
+    if done {
+        parts.push_back(ToHub::ReadEnd(id).encode());
+        reads.pop_front();
+    }
+}
+
+/// Writes all parts, many with one call, from where they lie.
+async fn write_all(writer: &mut OwnedWriteHalf, mut parts: VecDeque<Bytes>) -> io::Result<()> {
+    while !parts.is_empty() {
+        let slices: Vec<IoSlice<'_>> = parts.iter().take(MAX_PARTS).map(|part| IoSlice::new(part)).collect();
+        let mut written = writer.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(part) = parts.front_mut().filter(|_| written > 0) {
+            let take = written.min(part.len());
+            part.advance(take);
+            written -= take;
+            if part.is_empty() {
+                parts.pop_front();
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Input for the command: each byte of each writer is accepted once and acknowledged when the command has it.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsFd;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::watch;
+
+use super::command::Channel;
+use super::protocol::{INPUT_WINDOW, Writer};
+
+/// What waits to be given to the command.
+#[derive(Debug)]
+enum Piece {
+    Data { writer: Writer, end: u64, data: Bytes },
+    End,
+}
+
+/// Input that does not continue what its writer sent before, or is more than may be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfWindow;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Input {
+    pieces: VecDeque<Piece>,
+    /// Where each writer's next byte is expected.
+    accepted: HashMap<Writer, u64>,
+    /// Up to where the command has each writer's bytes.
+    given: HashMap<Writer, u64>,
+    /// What is to be acknowledged on the present connection.
+    acks: VecDeque<(Writer, u64)>,
+    ended: bool,
+}
+
+impl Input {
+    /// Takes a writer's bytes at their offset; those that it has already are passed over and acknowledged again.
+    ///
+    /// # Errors
+    /// [`OutOfWindow`] where bytes before them are missing, or more than [`INPUT_WINDOW`] would be under way.
+    pub fn accept(&mut self, writer: Writer, offset: u64, mut data: Bytes) -> Result<(), OutOfWindow> {
+        let accepted = self.accepted.entry(writer).or_default();
+        let given = *self.given.entry(writer).or_default();
+        let end = offset.checked_add(data.len() as u64).ok_or(OutOfWindow)?;
+        if offset > *accepted || end > given + INPUT_WINDOW {
+            return Err(OutOfWindow);
+        }
+        if end <= given {
+            self.acks.push_back((writer, given));
+        }
+        if end <= *accepted {
+            return Ok(());
+        }
+        data.advance((*accepted - offset) as usize);
+        *accepted = end;
+        match self.ended {
+            true => self.given(writer, end),
+            false => self.pieces.push_back(Piece::Data { writer, end, data }),
+        }
+        Ok(())
+    }
+
+    /// Ends the input, where the writer's bytes up to `offset` are here.
+    pub fn end(&mut self, writer: Writer, offset: u64) {
+        if !self.ended && self.accepted.get(&writer).copied().unwrap_or(0) >= offset {
+            self.ended = true;
+            self.pieces.push_back(Piece::End);
+        }
+    }
+
+    /// The command takes no more input: what waits and what comes counts as given, as with a closed pipe.
+    fn close(&mut self) {
+        self.ended = true;
+        while let Some(piece) = self.pieces.pop_front() {
+            if let Piece::Data { writer, end, .. } = piece {
+                self.given(writer, end);
+            }
+        }
+    }
+
+    fn given(&mut self, writer: Writer, end: u64) {
+        self.given.insert(writer, end);
+        self.acks.push_back((writer, end));
+    }
+
+    /// What is to be acknowledged now.
+    pub fn take_acks(&mut self) -> VecDeque<(Writer, u64)> {
+        std::mem::take(&mut self.acks)
+    }
+}
+
+/// Gives the command its input, until it ends or is dropped. `end_of_file` is what ends a terminal's input; a pipe is
+/// closed instead. `moved` is told when something can be acknowledged.
+pub async fn give(
+    input: &std::cell::RefCell<Input>,
+    channel: Channel,
+    end_of_file: impl Fn() -> Option<u8>,
+    mut typed: watch::Receiver<()>,
+    moved: &watch::Sender<()>,
+) {
+    loop {
+        typed.borrow_and_update();
+        let next = input.borrow_mut().pieces.pop_front();
+        let open = match next {
+            Some(Piece::Data { writer, end, data }) => {
+                let open = write(&channel, data).await;
+                input.borrow_mut().given(writer, end);
+                open
+            }
+            Some(Piece::End) => match end_of_file() {
+                Some(byte) => write(&channel, Bytes::copy_from_slice(&[byte])).await,
+                None => false,
+            },
+            None => typed.changed().await.is_ok(),
+        };
+        if !open {
+            input.borrow_mut().close();
+            moved.send_replace(());
+            return;
+        }
+        moved.send_replace(());
+    }
+}
+
+/// Writes all; whether the other side still reads.
+async fn write(channel: &Channel, mut data: Bytes) -> bool {
+    while !data.is_empty() {
+        let Ok(mut ready) = channel.writable().await else { return false };
+        match ready.try_io(|fd| Ok(rustix::io::write(fd.as_fd(), &data)?)) {
+            Ok(Ok(written)) => data.advance(written),
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(Err(_)) => return false,
+            Err(_would_block) => {}
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(input: &mut Input) -> Vec<u8> {
+        let pieces = std::mem::take(&mut input.pieces);
+        let data = pieces.into_iter().filter_map(|piece| match piece {
+            Piece::Data { data, writer, end } => {
+                input.given(writer, end);
+                Some(data)
+            }
+            Piece::End => None,
+        });
+        data.flatten().collect()
+    }
+
+    #[test]
+    fn a_byte_sent_again_is_accepted_once() {
+        let mut input = Input::default();
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        input.accept(1, 0, bytes("abc")).expect("in window");
+        input.accept(1, 0, bytes("abc")).expect("in window");
+        input.accept(1, 1, bytes("bcde")).expect("in window");
+        input.accept(2, 0, bytes("X")).expect("in window");
+        assert_eq!(taken(&mut input), b"abcdeX");
+        input.take_acks();
+        input.accept(1, 0, bytes("abc")).expect("in window");
+        assert_eq!(input.take_acks(), [(1, 5)]);
+        assert_eq!(taken(&mut input), b"");
+    }
+
+    #[test]
+    fn a_hole_and_too_much_are_refused() {
+        let mut input = Input::default();
+        assert_eq!(input.accept(1, 1, Bytes::from_static(b"b")), Err(OutOfWindow));
+        let much = Bytes::from(vec![0; INPUT_WINDOW as usize]);
+        assert_eq!(input.accept(1, 0, much), Ok(()));
+        assert_eq!(input.accept(1, INPUT_WINDOW, Bytes::from_static(b"b")), Err(OutOfWindow));
+    }
+
+    #[test]
+    fn the_end_waits_for_what_was_sent_before_it() {
+        let mut input = Input::default();
+        input.end(1, 3);
+        assert!(!input.ended);
+        input.accept(1, 0, Bytes::from_static(b"abc")).expect("in window");
+        input.end(1, 3);
+        assert!(input.ended);
+    }
+}

@@ -1,0 +1,476 @@
+//! The viewer's wire: all that passes between a hub and those who use it. Another client can be written from this file
+//! and [`crate::record`] alone.
+//!
+//! # Following a session
+//!
+//! `GET /v1/sessions/{id}/attach`, a websocket with subprotocol [`SUBPROTOCOL`]. The token comes as
+//! `Authorization: Bearer TOKEN`, or, for browsers, as a second subprotocol, [`BEARER_PREFIX`] and the token in
+//! unpadded base64url. A ticket's secret, or the resume secret that its first use gave, is a token too.
+//!
+//! The client's first message is [`ClientMessage::Hello`], within [`HELLO_LIMIT`]; the hub answers with
+//! [`HubMessage::Welcome`]. From then on:
+//!
+//! * **binary, from the hub**: one or more whole records of the session's sequence, encoded as [`crate::record`] says.
+//!   Offsets are contiguous; a client that comes back says in its hello where it got to and misses nothing. Records
+//!   without length at that offset may come again; doing what they say twice changes nothing. A `screen` viewer may get
+//!   a snapshot at any time: it resets its terminal, draws the snapshot, and goes on at the snapshot's offset.
+//! * **binary, from the client**: input: the offset `u64` of the first byte in this writer's input, then the bytes, at
+//!   most [`MAX_INPUT`]. At most [`INPUT_WINDOW`] bytes may be under way that no [`HubMessage::InputAck`] has covered;
+//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once.
+//! * **text**: [`ClientMessage`] and [`HubMessage`] as JSON. Unknown types and fields are ignored.
+//!
+//! The exit record is the last one; the hub then closes with [`Close::Normal`]. Both sides ping every [`PING`] and give
+//! up a peer that was silent for [`SILENCE`].
+//!
+//! # Errors
+//!
+//! HTTP errors are `application/problem+json` ([`Problem`]). On a websocket the hub sends [`HubMessage::Error`] with the
+//! same code and closes with the close code that [`Close`] lists.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use crate::agent::protocol::{INPUT_WINDOW, MAX_INPUT};
+use crate::record::{Exit, Size};
+pub use crate::store::{Kind, Right, State};
+
+/// The websocket subprotocol, and the version of all that stands here.
+pub const SUBPROTOCOL: &str = "foghorn.v1";
+
+/// What a token is preceded by where it comes as a subprotocol.
+pub const BEARER_PREFIX: &str = "foghorn.bearer.";
+
+/// How long a client may take to say hello.
+pub const HELLO_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often each side pings.
+pub const PING: Duration = Duration::from_secs(15);
+
+/// After how long without a word a peer is given up.
+pub const SILENCE: Duration = Duration::from_secs(45);
+
+/// The longest message from a client, in bytes.
+pub const MAX_CLIENT_MESSAGE: usize = MAX_INPUT + 1024;
+
+/// The longest message from the hub, in bytes: a batch, or one record of the greatest length.
+pub const MAX_HUB_MESSAGE: usize = crate::record::MAX_PAYLOAD + (1 << 20);
+
+/// Bytes of the offset in front of input.
+pub const INPUT_HEADER_LEN: usize = 8;
+
+/// How a viewer watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Every byte, however long it takes: pipes, export, programs.
+    #[default]
+    Bytes,
+    /// A person at a terminal: starts with a snapshot, and may be brought up by one when far behind.
+    Screen,
+}
+
+/// What a viewer asks to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Only reads.
+    #[default]
+    Watch,
+    /// Types, if nobody else does.
+    Drive,
+    /// Types, and whoever did before only watches from then on.
+    Take,
+}
+
+/// What a client says, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientMessage {
+    /// The first message.
+    Hello {
+        /// How it watches.
+        #[serde(default)]
+        mode: Mode,
+        /// What it asks to be. Driving needs the right to write.
+        #[serde(default)]
+        role: Role,
+        /// Where to start: the first offset that it has not got. Without it: a `bytes` viewer starts at the session's
+        /// start, a `screen` viewer with a snapshot of now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+        /// Names this writer across reconnects: 32 hexadecimal digits, random. Needed to drive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        writer: Option<String>,
+        /// The window's size; becomes the terminal's size when it drives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<Size>,
+        /// Whether this is the client that started the session and paces it: a command without a terminal then waits
+        /// for its [`ClientMessage::Consumed`].
+        #[serde(default)]
+        paces: bool,
+    },
+    /// The driver's window has another size.
+    Resize {
+        /// Columns and rows.
+        #[serde(flatten)]
+        size: Size,
+    },
+    /// The driver's input ends behind this offset of its input.
+    InputEnd {
+        /// The number of bytes that it typed.
+        offset: u64,
+    },
+    /// The pacing client has used the output up to here.
+    Consumed {
+        /// An offset of the session's output.
+        offset: u64,
+    },
+    /// Asks to be the driver from now on.
+    Take,
+    /// Sends a signal to the foreground processes. The driver may, and who has the right to control.
+    Signal {
+        /// Its number.
+        signal: u8,
+    },
+    /// Ends the session. The driver may, and who has the right to control.
+    Stop,
+    /// The driver leaves on purpose: the session goes on without a driver, and without a grace that would end it.
+    Detach,
+}
+
+/// Who types in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// The name of its token, or of its ticket's issuer.
+    pub name: String,
+    /// Numbers the viewer within the session.
+    pub viewer: u64,
+}
+
+/// What the hub says, as text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum HubMessage {
+    /// The answer to the hello.
+    Welcome {
+        /// The session.
+        session: Box<SessionInfo>,
+        /// This viewer's number within the session.
+        viewer: u64,
+        /// Whether it drives.
+        driving: bool,
+        /// The terminal's size, where there is one.
+        size: Option<Size>,
+        /// Offset at which the output ends now.
+        head: u64,
+        /// Where a ticket was used for the first time: the token for this viewer's reconnects.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<String>,
+    },
+    /// Who is here; sent at the start and when it changes.
+    Presence {
+        /// Who types, if anybody does.
+        driver: Option<Driver>,
+        /// How many watch, the driver not counted.
+        watchers: usize,
+        /// Whether this viewer drives.
+        driving: bool,
+    },
+    /// The command has this writer's input up to here.
+    InputAck {
+        /// Bytes of the writer's input.
+        offset: u64,
+    },
+    /// Something that a person should know.
+    Notice {
+        /// A stable code.
+        code: String,
+        /// A sentence.
+        text: String,
+    },
+    /// The hub stops; another one, or this one again, goes on from the offset.
+    GoingAway {
+        /// The first offset that was not sent.
+        offset: u64,
+    },
+    /// Why the connection is closed, or what was not done.
+    Error {
+        /// A stable code, as in [`Problem`].
+        code: String,
+        /// A sentence.
+        detail: String,
+    },
+}
+
+/// The codes that a hub closes a websocket with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Close {
+    /// All was sent; nothing follows.
+    Normal = 1000,
+    /// The hub stops. Connect again.
+    GoingAway = 1001,
+    /// The client's message could not be understood, was too long, or came in the wrong place.
+    BadMessage = 4400,
+    /// The token, ticket or right has ended.
+    Unauthorized = 4401,
+    /// The client may not do what it asked for.
+    Forbidden = 4403,
+    /// No hello came in time, or nothing for too long.
+    Timeout = 4408,
+    /// The hub failed. Connect again.
+    Failed = 4500,
+}
+
+/// What to start: the body of `POST /v1/sessions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSession {
+    /// The source.
+    pub source: NewSource,
+}
+
+/// A source to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum NewSource {
+    /// A command under an agent.
+    Run(Box<NewRun>),
+}
+
+/// A command to be run. All but the app and the command can be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NewRun {
+    /// The app it belongs to: 1 to 63 letters, digits, `-`, `_` and `.`.
+    pub app: String,
+    /// The command and its arguments, at least one.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// The terminal's size.
+    pub size: Option<Size>,
+    /// Variables of its environment. Never stored.
+    pub env: BTreeMap<String, String>,
+    /// The caller's whole environment, below `env`. Only the embedded hub uses it, never stored.
+    pub caller_env: BTreeMap<String, String>,
+    /// The directory it starts in. Only on the caller's own machine.
+    pub dir: Option<String>,
+    /// Whether a client will feed its standard input; otherwise it is at its end.
+    pub stdin: bool,
+    /// Whether nobody holds it: it goes on without a client, and no client paces it.
+    pub detached: bool,
+    /// Whether it goes on when its client vanishes.
+    pub keep: bool,
+    /// Ends it after so long, such as `1h`.
+    pub timeout: Option<String>,
+    /// Ends it after so long without input or output; terminals only.
+    pub idle: Option<String>,
+    /// Whether its output is recorded.
+    #[serde(default = "yes")]
+    pub record: bool,
+    /// Makes a repeated call the same start: for the same caller and body it answers with the session of the first.
+    pub idempotency_key: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A session, as every door shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its id.
+    pub id: Uuid,
+    /// Its short name, such as `run.4821`; usable wherever the id is.
+    pub name: String,
+    /// What its source is.
+    pub kind: Kind,
+    /// How far it has come.
+    pub state: State,
+    /// The app it belongs to.
+    pub app: String,
+    /// Who started it.
+    pub owner: String,
+    /// The command and its arguments.
+    pub command: Vec<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether its output is recorded.
+    pub record: bool,
+    /// Whether nobody has to hold it.
+    pub detached: bool,
+    /// The backend that runs it.
+    pub backend: String,
+    /// When it was made: RFC 3339 in UTC, with microseconds, as all times.
+    pub created_at: String,
+    /// When its command was started.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// Its end: `cause`, and what belongs to it.
+    pub exit: Option<Exit>,
+    /// What a client that saw this end exits with.
+    pub exit_status: Option<u8>,
+    /// The end as a sentence.
+    pub exit_text: Option<String>,
+    /// How many viewers it has now, on this hub; none where it does not live here.
+    pub viewers: Option<usize>,
+}
+
+/// The answer to a start: the session, and a ticket for its driver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// The session.
+    #[serde(flatten)]
+    pub session: SessionInfo,
+    /// Lets its holder drive and stop it. Absent where a repeated call found the session of the first.
+    pub ticket: Option<Ticket>,
+}
+
+/// What a ticket is to allow: the body of `POST /v1/sessions/{id}/tickets`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTicket {
+    /// The right.
+    pub right: Right,
+    /// How long it is valid, such as `1h`; at most seven days.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
+    /// Whether it can be used once only.
+    #[serde(default)]
+    pub one_use: bool,
+}
+
+/// A ticket. The secret is shown once and stored as a hash.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Names it, for `DELETE /v1/sessions/{id}/tickets/{ticket}`; not secret.
+    pub id: Uuid,
+    /// What is presented as a token. Secret.
+    pub secret: String,
+    /// What it allows.
+    pub right: Right,
+    /// When it ends.
+    pub expires_at: String,
+}
+
+/// The body of `POST /v1/sessions/{id}/signal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSignal {
+    /// A signal's number.
+    pub signal: u8,
+}
+
+/// One line of an app's log, as NDJSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// When it was written: RFC 3339 in UTC with microseconds.
+    pub time: String,
+    /// The app.
+    pub app: String,
+    /// What wrote it: a session's name such as `run.4821`, or a file's process type.
+    pub process: String,
+    /// `stdout`, `stderr`, or `hub` for what Foghorn itself has to say.
+    pub stream: String,
+    /// The line, without its end; bytes that are not UTF-8 are replaced.
+    pub message: String,
+    /// Where to resume behind this line: pass it as `from`. Opaque.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+}
+
+/// An error, as RFC 9457 has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The HTTP status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// A stable code, such as `session_not_found`.
+    pub code: String,
+    /// What happened and what to do.
+    pub detail: String,
+}
+
+/// What an embedded hub writes into its state folder for its user's clients (`hub.json`), and what
+/// `foghorn server status -o json` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HubFile {
+    /// Where it listens.
+    pub url: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its state folder.
+    pub home: String,
+    /// The file with the bare token, readable by its user alone.
+    pub token_file: String,
+    /// Its version.
+    pub version: String,
+    /// The backend it runs commands on.
+    pub backend: String,
+    /// The viewer's protocol that it speaks, [`SUBPROTOCOL`].
+    pub protocol: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(message: &impl Serialize) -> String {
+        serde_json::to_string(message).expect("serializes")
+    }
+
+    /// What version 1 looks like on the wire: a change here breaks every client.
+    #[test]
+    fn golden_client_messages() {
+        let hello = ClientMessage::Hello {
+            mode: Mode::Screen,
+            role: Role::Drive,
+            from: Some(7),
+            writer: Some("00".repeat(16)),
+            size: Some(Size::DEFAULT),
+            paces: false,
+        };
+        let text = r#"{"type":"hello","mode":"screen","role":"drive","from":7,"writer":"00000000000000000000000000000000","size":{"cols":80,"rows":24},"paces":false}"#;
+        assert_eq!(json(&hello), text);
+        let short: ClientMessage = serde_json::from_str(r#"{"type":"hello","future":1}"#).expect("parses");
+        assert!(matches!(short, ClientMessage::Hello { mode: Mode::Bytes, role: Role::Watch, from: None, .. }));
+        for (message, text) in [
+            (ClientMessage::Resize { size: Size::DEFAULT }, r#"{"type":"resize","cols":80,"rows":24}"#),
+            (ClientMessage::InputEnd { offset: 3 }, r#"{"type":"input_end","offset":3}"#),
+            (ClientMessage::Consumed { offset: 3 }, r#"{"type":"consumed","offset":3}"#),
+            (ClientMessage::Take, r#"{"type":"take"}"#),
+            (ClientMessage::Signal { signal: 2 }, r#"{"type":"signal","signal":2}"#),
+            (ClientMessage::Stop, r#"{"type":"stop"}"#),
+            (ClientMessage::Detach, r#"{"type":"detach"}"#),
+        ] {
+            assert_eq!(json(&message), text);
+            assert_eq!(serde_json::from_str::<ClientMessage>(text).expect("parses"), message);
+        }
+    }
+
+    #[test]
+    fn golden_hub_messages() {
+        let driver = Some(Driver { name: "ann".into(), viewer: 1 });
+        for (message, text) in [
+            (
+                HubMessage::Presence { driver, watchers: 2, driving: false },
+                r#"{"type":"presence","driver":{"name":"ann","viewer":1},"watchers":2,"driving":false}"#,
+            ),
+            (HubMessage::InputAck { offset: 9 }, r#"{"type":"input_ack","offset":9}"#),
+            (HubMessage::GoingAway { offset: 9 }, r#"{"type":"going_away","offset":9}"#),
+            (
+                HubMessage::Error { code: "forbidden".into(), detail: "No.".into() },
+                r#"{"type":"error","code":"forbidden","detail":"No."}"#,
+            ),
+        ] {
+            assert_eq!(json(&message), text);
+            assert_eq!(serde_json::from_str::<HubMessage>(text).expect("parses"), message);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A source: where a session's output comes from and its input goes to, as a value.
+//!
+//! What is behind it, an agent on this machine or in a pod, is not known here. A session's pump takes the events one by
+//! one, straight from the socket; commands go the other way through a bounded queue.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::agent::protocol::{Start, Writer};
+use crate::record::{Batch, Size};
+
+/// What comes from a source.
+#[derive(Debug)]
+pub enum Event {
+    /// The next records of the sequence.
+    Records(Batch),
+    /// The command has this writer's input up to this offset.
+    InputAck(Writer, u64),
+    /// The command runs.
+    Started,
+}
+
+/// What a source is told.
+#[derive(Debug)]
+pub enum Command {
+    /// What to run.
+    Start(Box<Start>),
+    /// A writer's bytes, the first one at the offset.
+    Input(Writer, u64, Bytes),
+    /// A writer's input ends at the offset.
+    InputEnd(Writer, u64),
+    /// The terminal's new size.
+    Resize(Size),
+    /// A signal's number, for the foreground processes.
+    Signal(u8),
+    /// Who ends it.
+    Stop(String),
+    /// All up to the offset is safe, and the exit too where it says so.
+    Ack(u64, bool),
+    /// Output may be produced up to the offset.
+    Pace(u64),
+    /// In milliseconds, how long the source lives without a hub.
+    OrphanLimit(u64),
+    /// Records from an offset to another, from what the source has kept. What is gone comes as a dropped record. The
+    /// answer may reach past the end that was asked for.
+    Read(u64, u64, oneshot::Sender<Vec<Batch>>),
+}
+
+/// A connection to a source. Its end is the end of the connection, not of the session: that is the exit record.
+pub struct Source {
+    /// What it says, in order.
+    pub events: Pin<Box<dyn Stream<Item = Event> + Send>>,
+    /// How it is told things.
+    pub control: Control,
+    /// Whether it was told what to start already.
+    pub started: bool,
+}
+
+/// Tells a source things. Clones tell the same source.
+#[derive(Clone, Debug)]
+pub struct Control(mpsc::Sender<Command>);
+
+/// How many commands may wait for a source.
+const QUEUE: usize = 256;
+
+impl Control {
+    /// A control and what it fills.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self(sender), receiver)
+    }
+
+    /// Tells the source; waits while it has much to obey. Whether the connection lives.
+    pub async fn send(&self, command: Command) -> bool {
+        self.0.send(command).await.is_ok()
+    }
+
+    /// Reads back records that the source has kept; `None` where the connection broke.
+    pub async fn read(&self, from: u64, to: u64) -> Option<Vec<Batch>> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.send(Command::Read(from, to, sender)).await.ok()?;
+        receiver.await.ok()
+    }
+
+    /// Whether the connection lives.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.0.is_closed()
+    }
+}
