@@ -163,8 +163,10 @@ impl Failed {
 
 fn channel(fd: OwnedFd) -> Result<Channel, Failed> {
     let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK));
-    let fd = set.map_err(io::Error::from).and_then(|()| Ok(AsyncFd::register(fd)?));
-    fd.map(Rc::new).map_err(Failed::Channel)
+    set.map_err(|error| Failed::Channel(error.into()))?;
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
+    let fd = unsafe { AsyncFd::register(fd) };
+    fd.map(Rc::new).map_err(|error| Failed::Channel(error.into()))
 }
 
 /// The handle itself is dropped: the agent waits for all its children in one place.
