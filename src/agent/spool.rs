@@ -133,6 +133,7 @@ impl Spool {
             first_time: time,
             last_time: time,
             bytes: self.block.split_to(HEADER_LEN + len).freeze(),
+            ..Batch::default()
         };
         self.push(batch);
         Ok(len)
