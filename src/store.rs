@@ -328,7 +328,8 @@ pub trait Store: Send + Sync + 'static {
     /// Appends chunks of one session, all or none. Chunks of records must continue the journal: the first starts
     /// where the journal ends (a journal without chunks takes any start) and has the next `seq`. Screens may stand
     /// anywhere. Whether the session has ended is not looked at: its last records may come after its end.
-    /// After [`StoreError::Database`] the chunks may be stored or not, as where the answer was lost: [`Store::extent`] tells.
+    /// After [`StoreError::Database`] the chunks may be stored or not, as where the answer was lost:
+    /// [`Store::extent`] tells.
     ///
     /// # Errors
     /// [`StoreError::NotContiguous`] where they do not; [`StoreError::NoSession`] where the session is gone.

@@ -76,8 +76,8 @@ fn pool() -> SqlitePoolOptions {
     SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).idle_timeout(None).max_lifetime(None)
 }
 
-/// Whether a connection that comes back can be used again. On a full disk SQLite itself rolls back, and the driver, whose
-/// own rollback then fails, would count that transaction as open for ever.
+/// Whether a connection that comes back can be used again. On a full disk SQLite itself rolls back, and the driver,
+/// whose own rollback then fails, would count that transaction as open for ever.
 fn still_usable(
     connection: &mut SqliteConnection,
     _: PoolConnectionMetadata,
