@@ -130,11 +130,20 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
             request
         }));
-        tasks.spawn("connection", async move {
+        let stop = stop.clone();
+        tasks.spawn_to_end("connection", async move {
             let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http1_only();
             builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(MAX_HEAD);
-            let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            if let Err(error) = serving.await {
+            let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+            let served = tokio::select! {
+                served = serving.as_mut() => served,
+                () = stop.cancelled() => {
+                    // What was asked is answered, and nothing more is taken.
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = served {
                 tracing::debug!(%error, %peer, "a connection failed");
             }
             drop(permit);

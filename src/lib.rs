@@ -14,9 +14,13 @@ pub mod http;
 pub mod protocol;
 pub mod record;
 #[cfg(feature = "hub")]
+pub mod reaper;
+#[cfg(feature = "hub")]
 pub mod recorder;
 #[cfg(feature = "hub")]
 pub mod registry;
+#[cfg(feature = "hub")]
+pub mod server;
 #[cfg(feature = "hub")]
 pub mod session;
 #[cfg(feature = "hub")]
@@ -25,3 +29,5 @@ pub mod source;
 pub mod store;
 #[cfg(feature = "hub")]
 pub mod tasks;
+#[cfg(feature = "hub")]
+pub mod telemetry;

@@ -49,8 +49,8 @@ impl Recorder {
             let batch = batch.without(&marks);
             marks.append(&batch);
             ended = batch.ends;
-            if !batch.is_empty() {
-                self.commit(&batch).await;
+            if !batch.is_empty() && self.commit(&batch).await.is_none() {
+                break;
             }
         }
         self.end().await;
@@ -62,7 +62,7 @@ impl Recorder {
         let extent = self.session.journal.extent();
         if extent.next_seq > 0 {
             let last = self.surely(|| self.session.journal.read(extent.to)).await;
-            if let Some(batch) = last {
+            if let Some(Some(batch)) = last {
                 marks.append(&batch);
             }
         }
@@ -90,11 +90,11 @@ impl Recorder {
         self.end().await;
     }
 
-    /// Commits a batch, however long the store takes, and then tells the source that it need not keep it.
-    async fn commit(&self, batch: &Batch) {
-        let Ok(data) = pack(&batch.bytes) else { return };
-        let data = Bytes::from(data);
-        let extent = self.surely(|| self.append(batch, data.clone())).await;
+    /// Commits a batch, however long the store takes, and then tells the source that it need not keep it. `None`
+    /// where the store has no such session any more.
+    async fn commit(&self, batch: &Batch) -> Option<()> {
+        let data = Bytes::from(pack(&batch.bytes).ok()?);
+        let extent = self.surely(|| self.append(batch, data.clone())).await?;
         self.session.journal.moved(extent);
         if self.session.row.record {
             self.session.tell(Command::Ack(batch.to, false)).await;
@@ -102,6 +102,7 @@ impl Recorder {
         if extent.next_seq % TRIM_EVERY == 0 && extent.stored_bytes > self.journal_bytes {
             self.trim().await;
         }
+        Some(())
     }
 
     async fn append(&self, batch: &Batch, data: Bytes) -> Result<Extent, StoreError> {
@@ -118,11 +119,12 @@ impl Recorder {
         };
         match self.session.journal.store().append(self.session.id(), &[chunk]).await {
             Ok(()) => {}
-            // The commit of an earlier try went through although its answer was lost.
-            Err(StoreError::NotContiguous { end, .. }) if end == batch.to && batch.to > batch.from => {
-                return self.session.journal.store().extent(self.session.id()).await;
+            Err(error) => {
+                // The commit of an earlier try may have gone through although its answer was lost.
+                let there = self.session.journal.store().extent(self.session.id()).await?;
+                let ours = there.next_seq == extent.next_seq + 1 && there.to == batch.to;
+                return if ours { Ok(there) } else { Err(error) };
             }
-            Err(error) => return Err(error),
         }
         if extent.next_seq == 0 {
             extent.from = batch.from;
@@ -157,12 +159,17 @@ impl Recorder {
         self.session.tell(Command::Ack(self.session.head(), true)).await;
     }
 
-    /// Asks the store until it answers.
-    async fn surely<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> T {
+    /// Asks the store until it answers. `None` where it has no such session: it was removed, or an older copy of the
+    /// database was put in place.
+    async fn surely<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<T> {
         let mut wait = AGAIN.0;
         loop {
             match ask().await {
-                Ok(answer) => return answer,
+                Ok(answer) => return Some(answer),
+                Err(error @ StoreError::NoSession(_)) => {
+                    tracing::error!(%error, session = %self.session.id(), "nothing more of this session is recorded");
+                    return None;
+                }
                 Err(error) => {
                     tracing::warn!(%error, session = %self.session.id(), "the store failed; trying again");
                     tokio::time::sleep(wait).await;

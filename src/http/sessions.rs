@@ -204,8 +204,9 @@ pub async fn show(
     if let Some(seconds) = query.wait {
         let limit = Duration::from_secs(seconds).min(MAX_WAIT);
         let mut status = session.status();
+        let ended = tokio::time::timeout(limit, status.wait_for(|status| status.exit.is_some()));
         // Whether it ended in time is in the answer.
-        let _ = tokio::time::timeout(limit, status.wait_for(|status| status.exit.is_some())).await;
+        let _ = hub.tasks.stopping().run_until_cancelled(ended).await;
     }
     Ok(Json(info(&session.row, Some(&session))))
 }
