@@ -5,6 +5,7 @@
 //! | [`sessions`] | start, list, show, stop, signal, tickets, audit |
 //! | [`attach`] | the websocket that follows a session |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
+//! | [`logs`] | the log of an app |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
@@ -24,6 +25,7 @@ use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
+use crate::logs::Logs;
 use crate::registry::Registry;
 use crate::store::{AuditRow, SharedStore};
 use crate::tasks::Tasks;
@@ -31,6 +33,7 @@ use crate::tasks::Tasks;
 pub mod attach;
 pub mod auth;
 pub mod error;
+pub mod logs;
 pub mod output;
 pub mod sessions;
 
@@ -50,6 +53,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 pub struct Hub {
     /// The sessions.
     pub registry: Arc<Registry>,
+    /// The logs of apps that are followed.
+    pub logs: Arc<Logs>,
     /// The static tokens.
     pub tokens: Tokens,
     /// Origins of pages that may call.
@@ -91,6 +96,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/sessions/{id}/attach", get(attach::attach))
         .route("/v1/sessions/{id}/output", get(output::output))
         .route("/v1/sessions/{id}/recording.cast", get(output::recording))
+        .route("/v1/apps/{app}/logs", get(logs::logs))
         .route("/v1/audit", get(sessions::audit))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
         .layer(RequestBodyLimitLayer::new(MAX_BODY))

@@ -11,6 +11,8 @@ pub mod config;
 #[cfg(feature = "hub")]
 pub mod http;
 #[cfg(feature = "hub")]
+pub mod logs;
+#[cfg(feature = "hub")]
 pub mod protocol;
 pub mod record;
 #[cfg(feature = "hub")]
