@@ -233,7 +233,12 @@ pub struct Join {
 
 impl State {
     fn new() -> Self {
-        Self { ring: Ring::new(RING), positions: Positions::default(), files: BTreeMap::new(), sessions: BTreeMap::new() }
+        Self {
+            ring: Ring::new(RING),
+            positions: Positions::default(),
+            files: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+        }
     }
 
     fn apply(&mut self, app: &Arc<str>, event: Event) {
@@ -335,7 +340,8 @@ impl Log {
     async fn reached(&self, offsets: &BTreeMap<u64, u64>) {
         let reached = || {
             let state = lock(&self.state);
-            let behind = |(number, offset): (&u64, &u64)| state.sessions.get(number).is_some_and(|(_, read)| read < offset);
+            let behind =
+                |(number, offset): (&u64, &u64)| state.sessions.get(number).is_some_and(|(_, read)| read < offset);
             !offsets.iter().any(behind)
         };
         // Not every reading makes a line, so this looks again and again; it is over within a moment.

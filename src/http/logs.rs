@@ -151,7 +151,8 @@ fn since(text: &str) -> Result<Micros, ApiError> {
         return Ok(now().saturating_sub(Micros::try_from(ago.as_micros()).unwrap_or(Micros::MAX)));
     }
     let time: Result<jiff::Timestamp, _> = text.parse();
-    let invalid = |_| ApiError::invalid("since is neither a duration such as 5m nor a time such as 2026-11-22T10:00:00Z");
+    let invalid =
+        |_| ApiError::invalid("since is neither a duration such as 5m nor a time such as 2026-11-22T10:00:00Z");
     time.map(jiff::Timestamp::as_microsecond).map_err(invalid)
 }
 
@@ -214,7 +215,10 @@ mod tests {
         assert!(matches!(start(LogsQuery::default()), Start::Last { tail: Some(TAIL), since: None }));
         assert!(matches!(start(LogsQuery { follow: true, ..LogsQuery::default() }), Start::Now));
         let since = || Some("5m".to_owned());
-        assert!(matches!(start(LogsQuery { since: since(), ..LogsQuery::default() }), Start::Last { tail: None, since: Some(_) }));
+        assert!(matches!(
+            start(LogsQuery { since: since(), ..LogsQuery::default() }),
+            Start::Last { tail: None, since: Some(_) }
+        ));
         let from = Some(Positions::default().token("blog"));
         assert!(matches!(start(LogsQuery { from, tail: Some(3), ..LogsQuery::default() }), Start::Resume(_)));
     }

@@ -90,7 +90,12 @@ impl Origin {
 }
 
 /// The last lines of one source that are wanted: when each was written, and where a reader starts to get it.
-async fn scan(origin: &Origin, tail: Option<usize>, since: Option<Micros>, filter: &Filter) -> VecDeque<(Micros, Place)> {
+async fn scan(
+    origin: &Origin,
+    tail: Option<usize>,
+    since: Option<Micros>,
+    filter: &Filter,
+) -> VecDeque<(Micros, Place)> {
     let end = origin.end();
     let mut back = WINDOW.0;
     loop {
@@ -158,7 +163,8 @@ impl Best {
     fn counts(&self) -> Vec<usize> {
         let Some(tail) = self.tail else { return self.found.iter().map(|(_, found)| found.len()).collect() };
         let lines = self.found.iter().enumerate();
-        let mut lines: Vec<_> = lines.flat_map(|(at, (_, found))| found.iter().map(move |(time, _)| (*time, at))).collect();
+        let mut lines: Vec<_> =
+            lines.flat_map(|(at, (_, found))| found.iter().map(move |(time, _)| (*time, at))).collect();
         lines.sort_by_key(|line| Reverse(*line));
         let mut counts = vec![0; self.found.len()];
         lines.iter().take(tail).for_each(|(_, at)| counts[*at] += 1);
@@ -179,10 +185,11 @@ async fn last(
         best.add(Origin::File { handle: handle.clone(), to }, filter).await;
     }
     for row in known(log, join).await? {
-        if filter.wants_process(&row.name) && best.may_have(row.ended_at) {
-            if let Some(origin) = Origin::session(log, join, row).await {
-                best.add(origin, filter).await;
-            }
+        if filter.wants_process(&row.name)
+            && best.may_have(row.ended_at)
+            && let Some(origin) = Origin::session(log, join, row).await
+        {
+            best.add(origin, filter).await;
         }
     }
     let mut positions = join.positions.clone();
@@ -201,7 +208,13 @@ async fn known(log: &Log, join: &Join) -> Result<Vec<SessionRow>, StoreError> {
     let mut rows = sessions::live(&log.registry, log.app()).await?;
     let mut before = None;
     while rows.len() < SESSIONS {
-        let filter = SessionFilter { app: Some(log.app().into()), live: Some(false), before, limit: PAGE, ..SessionFilter::default() };
+        let filter = SessionFilter {
+            app: Some(log.app().into()),
+            live: Some(false),
+            before,
+            limit: PAGE,
+            ..SessionFilter::default()
+        };
         let page = log.registry.store().sessions(&filter).await?;
         before = page.last().map(|row| row.created_at);
         let more = page.len() == PAGE as usize;

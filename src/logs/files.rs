@@ -91,7 +91,9 @@ impl Files {
     /// A new file is read from its start, unless it is the copy that `copytruncate` leaves.
     fn start_of(&self, handle: Handle, path: std::path::PathBuf) -> std::io::Result<Tail> {
         let name = path.to_string_lossy().into_owned();
-        let beside = |tail: &Tail| name.strip_prefix(&*tail.path.to_string_lossy()).is_some_and(|rest| rest.starts_with(['.', '-']));
+        let beside = |tail: &Tail| {
+            name.strip_prefix(&*tail.path.to_string_lossy()).is_some_and(|rest| rest.starts_with(['.', '-']))
+        };
         let copy = self.followed.values().any(|other| beside(&other.tail) && other.tail.is_copied_in(&handle));
         if copy { Tail::from_end(handle, path) } else { Ok(Tail::from_start(handle, path)) }
     }
@@ -121,7 +123,9 @@ impl Files {
                         more |= look == Look::More;
                         followed.left = followed.left.map(|_| Instant::now());
                     }
-                    Err(error) => tracing::debug!(%error, path = %followed.tail.path.display(), "cannot read a log file"),
+                    Err(error) => {
+                        tracing::debug!(%error, path = %followed.tail.path.display(), "cannot read a log file")
+                    }
                 }
                 events.extend(entries.into_iter().map(Event::Line));
             }
@@ -155,7 +159,8 @@ impl Files {
 
     fn note_too_many(&mut self, events: &mut Vec<Event>) {
         if !std::mem::replace(&mut self.too_many, true) {
-            let message = format!("more than {MAX_FILES} files match this app's patterns; those beyond are not followed");
+            let message =
+                format!("more than {MAX_FILES} files match this app's patterns; those beyond are not followed");
             events.push(Event::Line(notice("log".into(), message)));
         }
     }

@@ -172,7 +172,8 @@ impl FilePast {
         if over && let Some(bytes) = self.held.let_go() {
             entries.push(self.line(&bytes, false, self.read));
         }
-        let modified = modified.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or_default().as_microsecond();
+        let modified =
+            modified.and_then(|time| jiff::Timestamp::try_from(time).ok()).unwrap_or_default().as_microsecond();
         self.date(&mut entries, modified);
         if over && self.to.is_none() {
             match entries.last_mut() {

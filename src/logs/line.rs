@@ -71,7 +71,17 @@ impl Line {
     #[must_use]
     pub fn new(app: Arc<str>, entry: Entry, resume: String) -> Self {
         let Entry { time, process, stream, message, .. } = entry;
-        Self { time, process, stream, message, resume, app, text: OnceLock::new(), json: OnceLock::new(), event: OnceLock::new() }
+        Self {
+            time,
+            process,
+            stream,
+            message,
+            resume,
+            app,
+            text: OnceLock::new(),
+            json: OnceLock::new(),
+            event: OnceLock::new(),
+        }
     }
 
     /// Bytes that it takes in memory, about.

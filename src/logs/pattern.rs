@@ -135,7 +135,14 @@ mod tests {
 
     #[test]
     fn a_process_is_named_by_its_file() {
-        for (path, name) in [("/l/web.log", "web"), ("web.log.1", "web"), ("web.log-20261122", "web"), ("a.b.txt", "a.b"), (".log", ".log"), ("plain", "plain")] {
+        for (path, name) in [
+            ("/l/web.log", "web"),
+            ("web.log.1", "web"),
+            ("web.log-20261122", "web"),
+            ("a.b.txt", "a.b"),
+            (".log", ".log"),
+            ("plain", "plain"),
+        ] {
             assert_eq!(process(Path::new(path)), name, "{path}");
         }
     }

@@ -201,11 +201,8 @@ mod tests {
         let file = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
         let file = file.prop_map(|(dev, ino, offset, head)| (FileId { dev, ino }, FileAt { offset, head }));
         let sessions = proptest::collection::btree_map(any::<u64>(), session, 0..9);
-        (any::<u64>(), sessions, proptest::collection::vec(file, 0..9)).prop_map(|(newest, sessions, files)| Positions {
-            newest,
-            sessions,
-            files: files.into_iter().collect(),
-        })
+        (any::<u64>(), sessions, proptest::collection::vec(file, 0..9))
+            .prop_map(|(newest, sessions, files)| Positions { newest, sessions, files: files.into_iter().collect() })
     }
 
     proptest! {

@@ -38,7 +38,8 @@ pub fn number(row: &SessionRow) -> u64 {
 /// The line that says that a session has started.
 #[must_use]
 pub fn started(row: &SessionRow) -> Entry {
-    let command: String = row.command.join(" ").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let command: String =
+        row.command.join(" ").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     Entry {
         time: row.created_at,
         process: row.name.as_str().into(),

@@ -250,12 +250,15 @@ mod tests {
         let mut found = lines(&mut splitter, &records);
         splitter.let_go(&mut found);
         let found: Vec<_> = found.iter().map(|line| (line.stream, &*line.message, line.at.out, line.at.err)).collect();
-        assert_eq!(found, [
-            (Stream::Stdout, "one", 4, 4),
-            (Stream::Stdout, "two", 12, 6),
-            (Stream::Stderr, "warning", 16, 16),
-            (Stream::Stderr, "rest", 20, 20),
-        ]);
+        assert_eq!(
+            found,
+            [
+                (Stream::Stdout, "one", 4, 4),
+                (Stream::Stdout, "two", 12, 6),
+                (Stream::Stderr, "warning", 16, 16),
+                (Stream::Stderr, "rest", 20, 20),
+            ]
+        );
     }
 
     #[test]
@@ -274,12 +277,15 @@ mod tests {
     #[test]
     fn a_gap_and_the_end_let_go_of_what_is_held() {
         let mut splitter = Splitter::new(false, SessionAt::default(), None);
-        let found = lines(&mut splitter, &[
-            output(From::Stdout, 0, b"half"),
-            Record { offset: 4, time: 9, payload: Payload::Dropped { to: 104, reason: Reason::SpoolFull } },
-            output(From::Stdout, 104, b"rest"),
-            Record { offset: 108, time: 9, payload: Payload::Exit(Cause::Exited { status: 0 }.into()) },
-        ]);
+        let found = lines(
+            &mut splitter,
+            &[
+                output(From::Stdout, 0, b"half"),
+                Record { offset: 4, time: 9, payload: Payload::Dropped { to: 104, reason: Reason::SpoolFull } },
+                output(From::Stdout, 104, b"rest"),
+                Record { offset: 108, time: 9, payload: Payload::Exit(Cause::Exited { status: 0 }.into()) },
+            ],
+        );
         let found: Vec<_> = found.iter().map(|line| (&*line.message, line.at.out)).collect();
         let gap = "100 bytes of output are missing: the agent's spool was full";
         assert_eq!(found, [("half", 4), (gap, 104), ("rest", 108)]);

@@ -129,7 +129,15 @@ impl Tail {
     /// A file of which nothing was read.
     #[must_use]
     pub fn from_start(handle: Handle, path: PathBuf) -> Self {
-        Self { handle, path, held: Held::default(), read: 0, head: Vec::new(), head_before: Vec::new(), seen: (0, 0, 0) }
+        Self {
+            handle,
+            path,
+            held: Held::default(),
+            read: 0,
+            head: Vec::new(),
+            head_before: Vec::new(),
+            seen: (0, 0, 0),
+        }
     }
 
     /// A file of which all whole lines were read.
@@ -160,7 +168,8 @@ impl Tail {
     /// Whether `other` starts as this file does, or did: a copy that was made of it before it was emptied.
     #[must_use]
     pub fn is_copied_in(&self, other: &Handle) -> bool {
-        let same = |head: &Vec<u8>| head.len() >= HEAD / 4 && other.read(0, head.len()).is_ok_and(|other| other == *head);
+        let same =
+            |head: &Vec<u8>| head.len() >= HEAD / 4 && other.read(0, head.len()).is_ok_and(|other| other == *head);
         same(&self.head) || same(&self.head_before)
     }
 
@@ -309,7 +318,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         assert!(Handle::open(dir.path()).expect("looks").is_none());
         let pipe = dir.path().join("pipe.log");
-        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("makes");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .expect("makes");
         assert!(Handle::open(&pipe).expect("looks").is_none());
     }
 }

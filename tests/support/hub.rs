@@ -72,8 +72,9 @@ impl Hub {
             "caller_env": {"PATH": "/usr/local/bin:/usr/bin:/bin"}, "dir": "/",
         }});
         let answer = self.request("POST", "/v1/sessions", &[], &run.to_string());
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        let session: Value = serde_json::from_str(&answer.text()).unwrap();
+        let (status, text) = (answer.status, answer.text());
+        assert_eq!(status, 201, "{text}");
+        let session: Value = serde_json::from_str(&text).unwrap();
         session["name"].as_str().unwrap().to_owned()
     }
 
@@ -93,7 +94,9 @@ impl Hub {
         let mut head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n",
-            self.address, self.token, body.len(),
+            self.address,
+            self.token,
+            body.len(),
         );
         headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
         stream.write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
