@@ -12,9 +12,9 @@ pub mod config;
 pub mod http;
 #[cfg(feature = "hub")]
 pub mod protocol;
-pub mod record;
 #[cfg(feature = "hub")]
 pub mod reaper;
+pub mod record;
 #[cfg(feature = "hub")]
 pub mod recorder;
 #[cfg(feature = "hub")]

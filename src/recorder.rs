@@ -72,8 +72,7 @@ impl Recorder {
     /// A session that is not recorded leaves its end, and how much is not there.
     async fn end_only(&self) {
         let mut status = self.session.status();
-        let Ok(Some(exit)) =
-            status.wait_for(|status| status.exit.is_some()).await.map(|status| status.exit.clone())
+        let Ok(Some(exit)) = status.wait_for(|status| status.exit.is_some()).await.map(|status| status.exit.clone())
         else {
             return;
         };
