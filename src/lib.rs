@@ -2,4 +2,6 @@
 
 pub mod record;
 #[cfg(feature = "hub")]
+pub mod session;
+#[cfg(feature = "hub")]
 pub mod store;
