@@ -108,6 +108,14 @@ impl Screen {
         out.into()
     }
 
+    /// The text of the visible rows, without the blanks at their ends.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let text = |cell: &Cell| if cell.is_empty() && !cell.is_tail() { " ".to_owned() } else { self.text(cell) };
+        let line = |y| self.row(y).iter().map(text).collect::<String>().trim_end().to_owned();
+        (0..self.term.grid().height()).map(line).collect()
+    }
+
     /// The cells of one visible row, as many as there are columns.
     ///
     /// # Panics

@@ -173,8 +173,8 @@ async function comparison({ cols, rows, scrollback, a, b, rest }) {
   return out.slice(0, 20);
 }
 
-async function view({ cols, rows: height, window, offset, a, b }) {
-  const [one, two] = [open(cols, height), open(window[0], window[1])];
+async function view({ cols, rows, window, offset, a, b }) {
+  const [one, two] = [open(cols, rows), open(window[0], window[1])];
   const out = [];
   await play(one, a);
   await play(two, b);
@@ -193,7 +193,7 @@ async function view({ cols, rows: height, window, offset, a, b }) {
       if (seen !== expected) out.push(`row ${y} column ${x}: ${expected} but ${seen}`);
     }
   }
-  const [x, y] = session.kept.cursor.map((place, at) => Math.min(place, [cols, height][at] - 1) - offset[at]);
+  const [x, y] = session.kept.cursor.map((place, at) => Math.min(place, [one.term.cols, one.term.rows][at] - 1) - offset[at]);
   const inside = x >= 0 && y >= 0 && x < window[0] && y < window[1];
   const expected = inside && !session.kept.hidden ? [x, y].join() : 'hidden';
   const seen = drawn.kept.hidden ? 'hidden' : drawn.kept.cursor.join();

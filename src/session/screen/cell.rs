@@ -177,14 +177,10 @@ impl Clusters {
         String::from_utf8(out).unwrap_or_default()
     }
 
-    /// Puts `mark` behind what stands in `cell`.
+    /// Puts `mark` behind what stands in `cell`, where anything does.
     pub(crate) fn join(&mut self, cell: &mut Cell, mark: char) {
-        if cell.text == 0 {
-            *cell = Cell { text: u32::from(mark), width: 1, ..*cell };
-            return;
-        }
         let mut text = self.text(cell);
-        if text.len() + mark.len_utf8() > MAX_CLUSTER {
+        if text.is_empty() || text.len() + mark.len_utf8() > MAX_CLUSTER {
             return;
         }
         text.push(mark);

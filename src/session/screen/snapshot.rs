@@ -4,7 +4,7 @@
 //! would take the person's scrollback, and with it what stood there before Foghorn. It clears the visible rows only.
 
 use super::cell::{Cell, Clusters, Color, Pen};
-use super::charset::Charset;
+use super::charset::{Charset, Charsets};
 use super::grid::{Grid, Saved, TAB};
 use super::links::Links;
 use super::term::Term;
@@ -58,6 +58,17 @@ pub(super) fn snapshot(term: &Term) -> Vec<u8> {
 fn is_plain(pen: &Pen) -> bool {
     let line = if pen.underline == 0 { Color::Default } else { pen.line };
     Pen { line, ..*pen } == pen.erased()
+}
+
+/// The character sets as a snapshot can tell them: one in use that is not its level's comes only from a cursor that is
+/// saved still, and moves the cursor.
+fn told(term: &Term) -> Charsets {
+    let mut charsets = term.charsets;
+    let grid = term.grid();
+    if grid.saved.charset != charsets.current || (grid.x == grid.cols && term.joinable == 0) {
+        charsets.sets[charsets.level] = charsets.current;
+    }
+    charsets
 }
 
 impl Painter<'_> {
@@ -184,21 +195,21 @@ impl Painter<'_> {
 
     /// The sets, and the one in use where a restored cursor brought another than the level's.
     fn charsets(&mut self, term: &Term) {
-        let mut charsets = term.charsets;
-        let other = charsets.current != charsets.sets[charsets.level];
-        if other && term.grid().saved.charset != charsets.current {
-            charsets.sets[charsets.level] = charsets.current;
-        }
+        let charsets = told(term);
         for (level, set) in charsets.sets.into_iter().enumerate() {
             if set != Charset::Ascii {
                 self.designate(level, set);
             }
         }
-        self.put(["", "\x0e", "\x1bn", "\x1bo"][charsets.level]);
-        if other && term.grid().saved.charset == charsets.current {
+        self.level(charsets.level);
+        if charsets.current != charsets.sets[charsets.level] {
             self.put("\x1b8");
             self.pen = term.grid().saved.pen;
         }
+    }
+
+    fn level(&mut self, level: usize) {
+        self.put(["", "\x0e", "\x1bn", "\x1bo"][level]);
     }
 
     fn region(&mut self, grid: &Grid) {
@@ -232,7 +243,15 @@ impl Painter<'_> {
             self.put(&format!("\x1b[{}P", cells[x].width));
         }
         self.insert(term);
-        self.cell(&cells[x]);
+        if term.joinable == 0 && term.charsets.current != Charset::Ascii {
+            self.put("\x0f\x1b(B");
+            self.cell(&cells[x]);
+            let charsets = told(term);
+            self.designate(0, charsets.sets[0]);
+            self.level(charsets.level);
+        } else {
+            self.cell(&cells[x]);
+        }
         if term.joinable == 0 || self.pen != term.pen {
             // Also ends what a mark would join.
             self.links.restore(term.pen.link, &mut self.out);

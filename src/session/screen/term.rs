@@ -96,12 +96,14 @@ impl Term {
         let grid = self.alt.as_mut().unwrap_or(&mut self.main);
         let (cols, columns) = (grid.cols, usize::from(cell.width));
         if columns > cols {
+            self.joinable = 0;
             return;
         }
         if grid.x + columns > cols {
             if !wrap {
                 grid.x = cols - 1;
                 if columns == 2 {
+                    self.joinable = 0;
                     return;
                 }
             } else {
@@ -311,6 +313,7 @@ fn split_left(row: &mut Row, x: usize, pen: Pen) {
 /// The text goes on in the next row; what it leaves of this one is emptied.
 fn wrap_row(grid: &mut Grid, pen: Pen) {
     let (x, y) = (grid.x, grid.y);
+    split_left(grid.row(), x, pen);
     grid.rows[y].cells[x.min(grid.cols)..].fill(Cell::empty(pen));
     grid.down(pen.erased());
     grid.row().wrapped = true;
