@@ -18,7 +18,8 @@ use programs::Program;
 use random::Random;
 
 /// What a terminal may have been left with by what ran in it before.
-const IN_USE: &[u8] = b"\x1b[44;1mold\x1b[3;5r\x1b[?1h\x1b[?6h\x1b[?7l\x1b[4h\x1b[20h\x1b(0\x1b[?1000;1006h\x1b[?2004;25l\x1b=\
+const IN_USE: &[u8] =
+    b"\x1b[44;1mold\x1b[3;5r\x1b[?1h\x1b[?6h\x1b[?7l\x1b[4h\x1b[20h\x1b(0\x1b[?1000;1006h\x1b[?2004;25l\x1b=\
     \x1b[5 q\x1b[?2026h\x1b[3g\x1b7\x1b[?1004;45h\x1b]8;;http://old/\x1b\\\x1b[4:3m";
 
 /// A stream in parts, cut between two of them.
@@ -186,7 +187,9 @@ fn sample() -> tempfile::NamedTempFile {
             0 => "漢字かな交じり文 and ｆｕｌｌ width, 한국어",
             1 => "fn main() { println!(\"{}\", 1 + 2); } // a comment",
             2 => "combining: e\u{301} a\u{308}\u{304} नि 👩\u{200d}👧 ❤\u{fe0f}",
-            3 => "a line that is longer than the window is wide, so that it is wrapped or cut, as the program likes it best",
+            3 => {
+                "a line that is longer than the window is wide, so that it is wrapped or cut, as the program likes it best"
+            }
             _ => "\ttabs\tand\tmore",
         };
         text += &format!("{n} {line}\n");
@@ -237,9 +240,14 @@ fn tmux_is_the_same() {
     let args = ["-u", "-L", &socket, "-f", "/dev/null", "new", "PS1='$ ' sh"];
     let mut tmux = Program::start(SIZE, "tmux", &args);
     tmux.shows("$").types("seq 100; echo 漢字 do''ne\r").shows("done");
-    tmux.types("\x02%").types("echo ri''ght\r").shows("right").types("\x02\"").types("seq 30; echo lo''wer\r").shows("lower");
+    tmux.types("\x02%")
+        .types("echo ri''ght\r")
+        .shows("right")
+        .types("\x02\"")
+        .types("seq 30; echo lo''wer\r")
+        .shows("lower");
     tmux.resize(SMALL).types("\x02o").types("seq 200; echo e''nd\r").shows("end");
-    let steps = tmux.types("\x02:kill-server\r").ends();
+    let steps = tmux.types("tmux kill-server\r").ends();
     hold(&mut oracle, SIZE, "tmux", &steps);
 }
 
@@ -272,7 +280,8 @@ fn each_thing_is_the_same() {
     let Some(mut oracle) = Oracle::start() else { return };
     let mut wrong = Vec::new();
     for (name, before, rest) in table::TABLE {
-        let case = Case { size: Size { cols: 20, rows: 6 }, before: vec![(*before).into()], rest: vec![(*rest).into()] };
+        let case =
+            Case { size: Size { cols: 20, rows: 6 }, before: vec![(*before).into()], rest: vec![(*rest).into()] };
         let found = case.differences(&mut oracle);
         if !found.is_empty() {
             wrong.push(format!("{name}: {}", case.shrink(&mut oracle)));
@@ -293,7 +302,13 @@ fn widths_are_the_same() {
         let Some(c) = char::from_u32(code) else { continue };
         let within = |ranges: &[(u32, u32)]| ranges.iter().any(|&(from, to)| (from..=to).contains(&code));
         screen.feed(format!("\x1b[H\x1b[Ka{c}\x1b[1;4Hz").as_bytes());
-        let gap = if within(&zero) { "  " } else if within(&wide) { "" } else { " " };
+        let gap = if within(&zero) {
+            "  "
+        } else if within(&wide) {
+            ""
+        } else {
+            " "
+        };
         assert_eq!(screen.lines(), [format!("a{c}{gap}z")], "U+{code:04X}");
     }
 }

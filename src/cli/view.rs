@@ -232,7 +232,9 @@ mod tests {
     #[test]
     fn controls_of_the_command_stay_behind() {
         let mut view = View::new(size(10, 3), size(8, 2));
-        view.feed(b"\x1b]2;title\x07\x1b[?1000h\x1b]8;;http://x/\x1b\\link\x1b]8;;\x1b\\\x1b[?2004h\x1bP+q\x1b\\\x1b[5t\x07");
+        view.feed(
+            b"\x1b]2;title\x07\x1b[?1000h\x1b]8;;http://x/\x1b\\link\x1b]8;;\x1b\\\x1b[?2004h\x1bP+q\x1b\\\x1b[5t\x07",
+        );
         let drawn = String::from_utf8(view.render()).expect("text");
         for part in ["title", "1000", "http", "2004", "+q", "5t", "\x07", "\x1b]"] {
             assert!(!drawn.contains(part), "{part:?} in {drawn:?}");

@@ -108,7 +108,14 @@ impl Oracle {
     }
 
     /// What a drawn window shows otherwise than the session's screen from `offset` on.
-    pub fn view(&mut self, size: Size, a: &[Step], window: Size, offset: (usize, usize), drawn: &[Step]) -> Vec<String> {
+    pub fn view(
+        &mut self,
+        size: Size,
+        a: &[Step],
+        window: Size,
+        offset: (usize, usize),
+        drawn: &[Step],
+    ) -> Vec<String> {
         let steps = |steps: &[Step]| steps.iter().map(Step::to_json).collect::<Vec<_>>();
         let answer = self.ask(&json!({
             "op": "view",

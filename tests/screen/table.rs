@@ -26,7 +26,11 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("coloured ground", "text\x1b[44m\x1b[2;3H\x1b[K\x1b[3;1H\x1b[4X\x1b[4;1H\x1b[J", "\x1b[5;5H\x1b[1K"),
     ("the alternate screen", "main\x1b[2;3H\x1b[1;33m\x1b[?1049h\x1b[Halt", "\x1b[?1049lback"),
     ("the alternate screen without saving", "main\x1b[?47h\x1b7alt", "\x1b[?47lback"),
-    ("two screens with regions and tabs", "\x1b[2;4r\x1b[3g\x1b[5G\x1bH\x1b[?1049h\x1b7\x1b[3;5r\x1b[7G\x1bH", "\t1\x1b[?1049l\t2\r\n\n\n\n\nx"),
+    (
+        "two screens with regions and tabs",
+        "\x1b[2;4r\x1b[3g\x1b[5G\x1bH\x1b[?1049h\x1b7\x1b[3;5r\x1b[7G\x1bH",
+        "\t1\x1b[?1049l\t2\r\n\n\n\n\nx",
+    ),
     ("both screens long", "012345678901234567890123\x1b[?1049h\x1b7\x1b[H012345678901234567890123", "\x1b[?1049lx"),
     ("a scroll region", "1\r\n2\r\n3\r\n4\r\n5\r\n6\x1b[2;4r", "\x1b[4;1Hx\ny\nz\x1bM"),
     ("origin", "\x1b[1;4r\x1b[?6h\x1b[3;3Hx", "\x1b[9;9Hy\x1b[?6l"),

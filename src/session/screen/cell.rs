@@ -29,16 +29,8 @@ pub(crate) mod flag {
     pub(crate) const OVERLINE: u16 = 1 << 7;
 
     /// Each flag with the parameter of `CSI m` that sets it.
-    pub(crate) const SGR: [(u16, u8); 8] = [
-        (BOLD, 1),
-        (DIM, 2),
-        (ITALIC, 3),
-        (BLINK, 5),
-        (INVERSE, 7),
-        (INVISIBLE, 8),
-        (STRUCK, 9),
-        (OVERLINE, 53),
-    ];
+    pub(crate) const SGR: [(u16, u8); 8] =
+        [(BOLD, 1), (DIM, 2), (ITALIC, 3), (BLINK, 5), (INVERSE, 7), (INVISIBLE, 8), (STRUCK, 9), (OVERLINE, 53)];
 }
 
 /// How text is drawn.

@@ -18,7 +18,9 @@ impl Charset {
             b'0' => Self::Lines,
             b'A' => Self::British,
             // The national sets are read as ASCII.
-            b'B' | b'4' | b'C' | b'5' | b'R' | b'Q' | b'K' | b'Y' | b'E' | b'6' | b'Z' | b'H' | b'7' | b'=' => Self::Ascii,
+            b'B' | b'4' | b'C' | b'5' | b'R' | b'Q' | b'K' | b'Y' | b'E' | b'6' | b'Z' | b'H' | b'7' | b'=' => {
+                Self::Ascii
+            }
             _ => return None,
         })
     }

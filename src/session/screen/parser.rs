@@ -151,7 +151,14 @@ pub(super) struct Parser {
 
 impl Parser {
     pub(super) fn new() -> Self {
-        Self { state: State::Ground, params: Params::new(), collected: 0, string: String::new(), too_long: false, head: Vec::new() }
+        Self {
+            state: State::Ground,
+            params: Params::new(),
+            collected: 0,
+            string: String::new(),
+            too_long: false,
+            head: Vec::new(),
+        }
     }
 
     /// Whether no sequence is unfinished.

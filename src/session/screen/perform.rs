@@ -86,7 +86,11 @@ impl Term {
             b'C' | b'a' => grid.cursor_to(grid.x.min(grid.cols - 1).saturating_add(n)),
             b'D' => grid.cursor_to(grid.x.min(grid.cols - 1).saturating_sub(n)),
             b'E' | b'F' => {
-                if last == b'E' { grid.cursor_down(n) } else { grid.cursor_up(n) }
+                if last == b'E' {
+                    grid.cursor_down(n)
+                } else {
+                    grid.cursor_up(n)
+                }
                 grid.x = 0;
             }
             b'G' | b'`' => grid.cursor_to(n - 1),
@@ -170,7 +174,11 @@ impl Term {
         }
         let at = if prefix == b' ' { 0 } else { grid.x % grid.cols };
         for row in &mut grid.rows[grid.top..=grid.bottom] {
-            if matches!(last, b'A' | b'}') { row.insert(at, n, erased) } else { row.delete(at, n, erased) }
+            if matches!(last, b'A' | b'}') {
+                row.insert(at, n, erased)
+            } else {
+                row.delete(at, n, erased)
+            }
             row.wrapped = false;
         }
     }

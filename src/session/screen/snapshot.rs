@@ -8,6 +8,7 @@ use super::charset::{Charset, Charsets};
 use super::grid::{Grid, Saved, TAB};
 use super::links::Links;
 use super::term::Term;
+use crate::record::MAX_PAYLOAD;
 
 /// Undoes what may be on: ends an unfinished sequence, leaves the alternate screen, and switches every mode off that
 /// a snapshot could switch on. Synchronized output, which would freeze the picture until its end, is off from here on.
@@ -21,14 +22,35 @@ struct Painter<'a> {
     pen: Pen,
     /// Column and row of a cell that is written even if it is empty.
     waits: Option<(usize, usize)>,
+    detail: Detail,
     clusters: &'a Clusters,
     links: &'a Links,
 }
 
-/// What draws `term` on a terminal of its size.
+/// The longest snapshot in bytes, without what is unfinished: with that it fits into a record.
+const MAX_SNAPSHOT: usize = MAX_PAYLOAD - (128 << 10);
+
+/// How much of the cells is told, where all of it would be longer than [`MAX_SNAPSHOT`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    All,
+    NoLinks,
+    /// Characters without marks and attributes.
+    Text,
+}
+
+/// What draws `term` on a terminal of its size, in at most [`MAX_SNAPSHOT`] bytes.
 pub(super) fn snapshot(term: &Term) -> Vec<u8> {
-    let out = Vec::from(UNDO);
-    let mut painter = Painter { out, pen: Pen::default(), waits: None, clusters: &term.clusters, links: &term.links };
+    let fits = |out: &Vec<u8>| out.len() <= MAX_SNAPSHOT;
+    let details = [Detail::All, Detail::NoLinks];
+    let whole = details.into_iter().map(|detail| draw(term, detail)).find(fits);
+    whole.unwrap_or_else(|| draw(term, Detail::Text))
+}
+
+/// What draws `term`; unfinished where it is longer than [`MAX_SNAPSHOT`].
+fn draw(term: &Term, detail: Detail) -> Vec<u8> {
+    let (clusters, links) = (&term.clusters, &term.links);
+    let mut painter = Painter { out: UNDO.into(), pen: Pen::default(), waits: None, detail, clusters, links };
     if !term.title.is_empty() {
         painter.put(&format!("\x1b]2;{}\x1b\\", term.title));
     }
@@ -54,10 +76,25 @@ pub(super) fn snapshot(term: &Term) -> Vec<u8> {
     painter.out
 }
 
-/// Whether a cell that was erased with some ground looks like this, nothing else.
-fn is_plain(pen: &Pen) -> bool {
+/// Whether it is a cell that was erased with some ground, or looks like one.
+fn is_erased(cell: &Cell) -> bool {
+    let pen = cell.pen;
     let line = if pen.underline == 0 { Color::Default } else { pen.line };
-    Pen { line, ..*pen } == pen.erased()
+    cell.is_empty() && Pen { line, ..pen } == pen.erased()
+}
+
+/// The cell as it is drawn: an erased one has its ground alone.
+fn drawn(cell: &Cell) -> Cell {
+    let mut cell = *cell;
+    if is_erased(&cell) {
+        cell.pen = cell.pen.erased();
+    }
+    cell
+}
+
+/// Whether the cursor waits to go on to the next row behind what no mark joins.
+fn waits(term: &Term) -> bool {
+    term.grid().x == term.grid().cols && term.joinable == 0
 }
 
 /// The character sets as a snapshot can tell them: one in use that is not its level's comes only from a cursor that is
@@ -65,7 +102,7 @@ fn is_plain(pen: &Pen) -> bool {
 fn told(term: &Term) -> Charsets {
     let mut charsets = term.charsets;
     let grid = term.grid();
-    if grid.saved.charset != charsets.current || (grid.x == grid.cols && term.joinable == 0) {
+    if grid.saved.charset != charsets.current || (waits(term) && charsets.current != Charset::Ascii) {
         charsets.sets[charsets.level] = charsets.current;
     }
     charsets
@@ -81,6 +118,11 @@ impl Painter<'_> {
     }
 
     fn set_pen(&mut self, pen: Pen) {
+        let pen = match self.detail {
+            Detail::All => pen,
+            Detail::NoLinks => Pen { link: 0, ..pen },
+            Detail::Text => Pen::default(),
+        };
         if pen.link != self.pen.link {
             self.links.restore(pen.link, &mut self.out);
         }
@@ -103,6 +145,9 @@ impl Painter<'_> {
         self.waits = (shown && grid.x == grid.cols).then_some((grid.cols - 1, grid.y));
         let mut stray = Vec::new();
         for y in 0..grid.height() {
+            if self.out.len() > MAX_SNAPSHOT {
+                return;
+            }
             self.row(grid, y, &mut stray);
         }
         for (x, y, pen) in stray {
@@ -129,11 +174,11 @@ impl Painter<'_> {
         }
         let mut x = 0;
         while x < grid.cols {
-            let cell = row.cells[x];
+            let cell = drawn(&row.cells[x]);
             let edge = (x == 0 && from_above) || (x + 1 == grid.cols && goes_on);
-            if cell.is_empty() && is_plain(&cell.pen) && !edge && waits != Some(x) {
+            if is_erased(&cell) && !edge && waits != Some(x) {
                 let end = if goes_on || waits.is_some() { grid.cols - 1 } else { grid.cols };
-                let n = row.cells[x..end].iter().take_while(|next| **next == cell).count().max(1);
+                let n = row.cells[x..end].iter().take_while(|next| drawn(next) == cell).count().max(1);
                 if cell.pen != Pen::default() {
                     self.column(&mut at, x);
                     self.set_pen(cell.pen);
@@ -142,7 +187,7 @@ impl Painter<'_> {
                 x += n;
                 continue;
             }
-            if cell.is_empty() && is_plain(&cell.pen) && waits != Some(x) {
+            if is_erased(&cell) && waits != Some(x) {
                 stray.push((x, y, cell.pen));
             }
             if cell.width == 0 {
@@ -172,7 +217,12 @@ impl Painter<'_> {
         if cell.is_empty() {
             self.out.push(b' ');
         } else {
+            let start = self.out.len();
             self.clusters.push_text(cell, &mut self.out);
+            if self.detail == Detail::Text {
+                let base = self.out[start + 1..].iter().position(|byte| byte & 0xc0 != 0x80);
+                self.out.truncate(base.map_or(self.out.len(), |len| start + 1 + len));
+            }
         }
     }
 
@@ -229,9 +279,9 @@ impl Painter<'_> {
         }
         let cells = &grid.rows[grid.y].cells;
         let before = (0..grid.x.min(grid.cols)).rev().find(|&x| !cells[x].is_tail());
-        let ends_there = |x: &usize| x + usize::from(cells[*x].width) == grid.x;
+        let ends_there = |x: &usize| x + usize::from(cells[*x].width.max(1)) == grid.x;
         let again = before.filter(ends_there).filter(|&x| {
-            grid.x == grid.cols || (term.joinable == cells[x].width && !cells[x].is_empty())
+            grid.x == grid.cols || (term.joinable > 0 && term.joinable == cells[x].width && !cells[x].is_empty())
         });
         let Some(x) = again else {
             self.set_pen(term.pen);
@@ -243,14 +293,14 @@ impl Painter<'_> {
             self.put(&format!("\x1b[{}P", cells[x].width));
         }
         self.insert(term);
-        if term.joinable == 0 && term.charsets.current != Charset::Ascii {
+        if waits(term) && term.charsets.current != Charset::Ascii {
             self.put("\x0f\x1b(B");
-            self.cell(&cells[x]);
+            self.cell(&drawn(&cells[x]));
             let charsets = told(term);
             self.designate(0, charsets.sets[0]);
             self.level(charsets.level);
         } else {
-            self.cell(&cells[x]);
+            self.cell(&drawn(&cells[x]));
         }
         if term.joinable == 0 || self.pen != term.pen {
             // Also ends what a mark would join.

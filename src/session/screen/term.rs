@@ -170,7 +170,9 @@ impl Term {
             grid.y -= 1;
             grid.x = grid.cols - 1;
             let x = grid.x;
-            if grid.row().cells[x].is_tail() {
+            let last = grid.row().cells[x];
+            // Left free where a wide character did not fit.
+            if last.is_empty() && !last.is_tail() {
                 grid.x = grid.x.saturating_sub(1);
             }
         }

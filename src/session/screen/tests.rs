@@ -55,7 +55,9 @@ fn what_never_ends_takes_no_memory() {
         (0..32).for_each(|_| screen.feed(piece.as_bytes()));
         assert!(weight(&screen) < 2000 + (1 << 16), "{start:?}: {}", weight(&screen));
     }
-    for (start, piece) in [("\x1b[", "1;:2"), ("\x1b[", "    "), ("\x1b", "####"), ("\x1bP", "1;2;"), ("\x1b[?", "0000")] {
+    for (start, piece) in
+        [("\x1b[", "1;:2"), ("\x1b[", "    "), ("\x1b", "####"), ("\x1bP", "1;2;"), ("\x1b[?", "0000")]
+    {
         let mut screen = fed(start);
         (0..1 << 18).for_each(|_| screen.feed(piece.as_bytes()));
         assert!(weight(&screen) < 8000, "{start:?}: {}", weight(&screen));
@@ -91,6 +93,22 @@ fn clusters_and_links_that_are_gone_are_forgotten() {
 }
 
 #[test]
+fn the_largest_screen_fits_into_a_record() {
+    let size = Size { cols: crate::record::MAX_COLS, rows: crate::record::MAX_ROWS };
+    let mut screen = Screen::new(size);
+    let uri = "x".repeat(200);
+    let mut fill = |pieces: &dyn Fn(u32) -> String| {
+        screen.feed(b"\x1b[H");
+        (0..200_000).for_each(|n| screen.feed(pieces(n).as_bytes()));
+        let snapshot = screen.snapshot();
+        assert!(snapshot.len() < crate::record::MAX_PAYLOAD - 4, "{}", snapshot.len());
+        Screen::restore(size, &snapshot).lines()[0].chars().take(3).collect::<String>()
+    };
+    assert_eq!(fill(&|n| format!("\x1b]8;;{}{uri}\x07x", n % 2)), "xxx");
+    assert_eq!(fill(&|n| format!("\x1b[1;3;4;9;38;2;{n};2;3;48;2;3;{n};200my\u{301}\u{302}")), "yyy");
+}
+
+#[test]
 fn long_repetitions_end() {
     let mut screen = fed("x\x1b[2147483647b\x1b[2147483647S\x1b[2147483647L\x1b[2147483647@\x1b[2147483647I");
     screen.feed(b"\x1b[2147483647;2147483647H\x1b[2147483647P\x1b[2147483647X\x1b[99999999999999999999C");
@@ -99,7 +117,8 @@ fn long_repetitions_end() {
 
 /// Pieces of streams: text, bytes that are none, and controls whole and cut.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
-    let control = ("[ -/<-?]{0,2}", "[0-9;:]{0,8}", "[@-~]").prop_map(|(prefix, params, last)| format!("\x1b[{prefix}{params}{last}"));
+    let control = ("[ -/<-?]{0,2}", "[0-9;:]{0,8}", "[@-~]")
+        .prop_map(|(prefix, params, last)| format!("\x1b[{prefix}{params}{last}"));
     let mode = (prop::sample::select(vec![1, 3, 5, 6, 7, 25, 45, 47, 1006, 1047, 1048, 1049, 2004]), "[hl]")
         .prop_map(|(mode, last)| format!("\x1b[?{mode}{last}"));
     prop_oneof![
@@ -124,7 +143,9 @@ fn size() -> impl Strategy<Value = Size> {
 /// Rows are as long as the screen is wide, and no half of a character stands alone.
 fn check(screen: &Screen) {
     for grid in [Some(&screen.term.main), screen.term.alt.as_ref()].into_iter().flatten() {
-        assert!(grid.x <= grid.cols && grid.y < grid.height() && grid.top <= grid.bottom && grid.bottom < grid.height());
+        assert!(
+            grid.x <= grid.cols && grid.y < grid.height() && grid.top <= grid.bottom && grid.bottom < grid.height()
+        );
         assert!(grid.saved.x < grid.cols && grid.saved.y < grid.height() && grid.tabs.len() == grid.cols);
         for row in &grid.rows {
             assert_eq!(row.cells.len(), grid.cols);
