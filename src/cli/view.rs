@@ -130,7 +130,7 @@ impl View {
                 pen = wanted;
             }
             self.cell(&shown[x], x + usize::from(shown[x].width) > shown.len(), &mut out);
-            if shown[x].width == 2 || self.screen.text(&shown[x]).chars().nth(1).is_some() {
+            if shown[x].width == 2 || shown[x].is_cluster() {
                 // Terminals do not agree how wide these are: what follows goes to its own column.
                 out.extend_from_slice(format!("\x1b[{}G", x + 1 + usize::from(shown[x].width)).as_bytes());
             }
@@ -146,7 +146,7 @@ impl View {
         if is_cut || cell.is_empty() || cell.width == 0 {
             out.push(b' ');
         } else {
-            out.extend_from_slice(self.screen.text(cell).as_bytes());
+            self.screen.push_text(cell, out);
         }
     }
 

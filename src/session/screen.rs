@@ -111,7 +111,9 @@ impl Screen {
     /// The text of the visible rows, without the blanks at their ends.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let text = |cell: &Cell| if cell.is_empty() && !cell.is_tail() { " ".to_owned() } else { self.text(cell) };
+        let text = |cell: &Cell| {
+            if cell.is_empty() && !cell.is_tail() { " ".to_owned() } else { self.term.clusters.text(cell) }
+        };
         let line = |y| self.row(y).iter().map(text).collect::<String>().trim_end().to_owned();
         (0..self.term.grid().height()).map(line).collect()
     }
@@ -121,12 +123,12 @@ impl Screen {
     /// # Panics
     /// Where `row` is not below the number of rows.
     pub(crate) fn row(&self, row: usize) -> &[Cell] {
-        &self.term.grid().rows[row].cells
+        self.term.grid().rows[row].cells()
     }
 
-    /// What stands in a cell: empty, or a character with its marks.
-    pub(crate) fn text(&self, cell: &Cell) -> String {
-        self.term.clusters.text(cell)
+    /// Appends what stands in a cell: nothing, or a character with its marks.
+    pub(crate) fn push_text(&self, cell: &Cell, out: &mut Vec<u8>) {
+        self.term.clusters.push_text(cell, out);
     }
 
     /// Column and row of the cursor, from 0, or `None` where it is hidden.

@@ -69,21 +69,12 @@ impl Program {
 
     /// Waits until the screen shows `text`.
     pub fn shows(&mut self, text: &str) -> &mut Self {
-        self.until(text, true)
-    }
-
-    /// Waits until the screen does not show `text` any more.
-    pub fn hides(&mut self, text: &str) -> &mut Self {
-        self.until(text, false)
-    }
-
-    fn until(&mut self, text: &str, shown: bool) -> &mut Self {
         let deadline = Instant::now() + PATIENCE;
-        while self.screen.lines().iter().any(|line| line.contains(text)) != shown {
+        while !self.screen.lines().iter().any(|line| line.contains(text)) {
             let ended = self.take(Duration::from_millis(100)).is_err();
             let lines = || self.screen.lines().join("\n");
             let waited = Instant::now() >= deadline;
-            assert!(!ended && !waited, "{}: {text:?} shown is never {shown}:\n{}", self.name, lines());
+            assert!(!ended && !waited, "{} never shows {text:?}:\n{}", self.name, lines());
         }
         self
     }

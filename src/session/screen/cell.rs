@@ -128,6 +128,11 @@ impl Cell {
         self.text == 0 && self.width == 0
     }
 
+    /// Whether it has more than one code point.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.cluster().is_some()
+    }
+
     fn cluster(&self) -> Option<u32> {
         (self.text & CLUSTER != 0).then_some(self.text & !CLUSTER)
     }

@@ -8,24 +8,44 @@ use super::charset::Charset;
 /// One line of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    pub(crate) cells: Vec<Cell>,
+    cells: Vec<Cell>,
+    /// The pen that the whole row was erased with, where that is the last thing that happened to it. Programs clear
+    /// what is clear already, again and again; this makes it cheap.
+    erased: Option<Pen>,
     /// Whether the text came here from the end of the row above.
     pub(crate) wrapped: bool,
 }
 
 impl Row {
     pub(super) fn blank(cols: usize, pen: Pen) -> Self {
-        Self { cells: vec![Cell::empty(pen); cols], wrapped: false }
+        Self { cells: vec![Cell::empty(pen); cols], erased: Some(pen), wrapped: false }
+    }
+
+    pub(super) fn of(cells: Vec<Cell>, wrapped: bool) -> Self {
+        Self { cells, erased: None, wrapped }
+    }
+
+    pub(crate) fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    pub(super) fn cells_mut(&mut self) -> &mut [Cell] {
+        self.erased = None;
+        &mut self.cells
     }
 
     pub(super) fn fill(&mut self, cell: Cell) {
-        self.cells.fill(cell);
         self.wrapped = false;
+        if self.erased == Some(cell.pen) && cell.is_empty() {
+            return;
+        }
+        self.cells.fill(cell);
+        self.erased = cell.is_empty().then_some(cell.pen);
     }
 
     /// Whether nothing was ever written to it, or all of it was erased with the default ground.
     pub(super) fn is_blank(&self) -> bool {
-        self.cells.iter().all(|cell| *cell == Cell::empty(Pen::default()))
+        self.erased == Some(Pen::default()) || self.cells.iter().all(|cell| *cell == Cell::empty(Pen::default()))
     }
 
     /// Cells up to the last one that is not empty.
@@ -43,9 +63,10 @@ impl Row {
     /// Empties `from..to`, and the other half of a character that the range cuts.
     pub(super) fn erase(&mut self, from: usize, to: usize, pen: Pen) {
         let to = to.min(self.cells.len());
-        if from >= to {
+        if from >= to || self.erased == Some(pen) {
             return;
         }
+        self.erased = None;
         self.clear_if(from.wrapping_sub(1), |cell| cell.width == 2, pen);
         self.clear_if(to, Cell::is_tail, pen);
         self.cells[from..to].fill(Cell::empty(pen));
@@ -54,9 +75,10 @@ impl Row {
     /// Moves the cells from `at` on to the right by `n`; what leaves the row is lost.
     pub(super) fn insert(&mut self, at: usize, n: usize, pen: Pen) {
         let n = n.min(self.cells.len() - at);
-        if n == 0 {
+        if n == 0 || self.erased == Some(pen) {
             return;
         }
+        self.erased = None;
         self.clear_if(at.wrapping_sub(1), |cell| cell.width == 2, pen);
         self.cells[at..].rotate_right(n);
         self.cells[at..at + n].fill(Cell::empty(pen));
@@ -67,9 +89,10 @@ impl Row {
     /// Takes `n` cells out at `at`, and fills up on the right.
     pub(super) fn delete(&mut self, at: usize, n: usize, pen: Pen) {
         let n = n.min(self.cells.len() - at);
-        if n == 0 {
+        if n == 0 || self.erased == Some(pen) {
             return;
         }
+        self.erased = None;
         self.cells[at..].rotate_left(n);
         let fill = self.cells.len() - n;
         self.cells[fill..].fill(Cell::empty(pen));
@@ -79,6 +102,7 @@ impl Row {
 
     /// Cuts it, or fills it up, to `cols` cells.
     pub(super) fn resize(&mut self, cols: usize) {
+        self.erased = self.erased.filter(|&pen| pen == Pen::default());
         self.cells.resize(cols, Cell::empty(Pen::default()));
         let last = self.cells[cols - 1].pen;
         self.clear_if(cols - 1, |cell| cell.width == 2, last);

@@ -26,7 +26,7 @@ const PATIENCE: usize = 256;
 impl Links {
     /// Whether a sweep is due before the next link.
     pub(super) fn is_due(&self) -> bool {
-        self.texts.len() >= MAX_LINKS && self.refused % PATIENCE == 0
+        self.texts.len() >= MAX_LINKS && self.refused.is_multiple_of(PATIENCE)
     }
 
     /// The number of a link, or 0 where it has no place.

@@ -69,13 +69,13 @@ fn break_line(line: Vec<Row>, cols: usize, rows: &mut Vec<Row>) {
     let mut cells: Vec<Cell> = Vec::new();
     for (at, row) in line.iter().enumerate() {
         let Some(next) = line.get(at + 1) else {
-            cells.extend(&row.cells[..row.text_len()]);
+            cells.extend(&row.cells()[..row.text_len()]);
             break;
         };
         // A cell is left free at the end where a wide character did not fit.
-        let last = row.cells.len() - 1;
-        let spare = row.cells[last].is_empty() && !row.cells[last].is_tail() && next.cells[0].width == 2;
-        cells.extend(&row.cells[..row.cells.len() - usize::from(spare)]);
+        let last = row.cells().len() - 1;
+        let spare = row.cells()[last].is_empty() && !row.cells()[last].is_tail() && next.cells()[0].width == 2;
+        cells.extend(&row.cells()[..row.cells().len() - usize::from(spare)]);
     }
     let start = rows.len();
     let mut rest = &cells[..];
@@ -84,7 +84,7 @@ fn break_line(line: Vec<Row>, cols: usize, rows: &mut Vec<Row>) {
         if cut > 1 && rest[cut - 1].width == 2 {
             cut -= 1;
         }
-        let mut row = Row { cells: rest[..cut].to_vec(), wrapped: wrapped || rows.len() > start };
+        let mut row = Row::of(rest[..cut].to_vec(), wrapped || rows.len() > start);
         row.resize(cols);
         rows.push(row);
         rest = &rest[cut..];

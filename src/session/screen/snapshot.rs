@@ -174,11 +174,11 @@ impl Painter<'_> {
         }
         let mut x = 0;
         while x < grid.cols {
-            let cell = drawn(&row.cells[x]);
+            let cell = drawn(&row.cells()[x]);
             let edge = (x == 0 && from_above) || (x + 1 == grid.cols && goes_on);
             if is_erased(&cell) && !edge && waits != Some(x) {
                 let end = if goes_on || waits.is_some() { grid.cols - 1 } else { grid.cols };
-                let n = row.cells[x..end].iter().take_while(|next| drawn(next) == cell).count().max(1);
+                let n = row.cells()[x..end].iter().take_while(|next| drawn(next) == cell).count().max(1);
                 if cell.pen != Pen::default() {
                     self.column(&mut at, x);
                     self.set_pen(cell.pen);
@@ -277,7 +277,7 @@ impl Painter<'_> {
             self.put("\x1b[?6h");
             y = y.saturating_sub(grid.top);
         }
-        let cells = &grid.rows[grid.y].cells;
+        let cells = grid.rows[grid.y].cells();
         let before = (0..grid.x.min(grid.cols)).rev().find(|&x| !cells[x].is_tail());
         let ends_there = |x: &usize| x + usize::from(cells[*x].width.max(1)) == grid.x;
         let again = before.filter(ends_there).filter(|&x| {

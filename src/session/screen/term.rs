@@ -9,9 +9,13 @@ use super::grid::{Grid, Row, Saved};
 use super::links::Links;
 use super::modes::{Keyboard, Modes, WRAP_BACK};
 use super::width::width;
+use crate::record::MAX_COLS;
 
 /// The longest title, in bytes.
 const MAX_TITLE: usize = 4 << 10;
+
+/// The most often that `CSI b` repeats a character: a row of the largest terminal.
+const MAX_REPEAT: usize = MAX_COLS as usize;
 
 /// All that the text made, without what is unfinished in it.
 #[derive(Debug)]
@@ -78,7 +82,7 @@ impl Term {
         let grid = self.alt.as_mut().unwrap_or(&mut self.main);
         let x = grid.x;
         if joinable > 0 && x > 0 {
-            let cells = &mut grid.rows[grid.y].cells;
+            let cells = grid.rows[grid.y].cells_mut();
             let at = x - 1 - usize::from(cells[x - 1].width == 0 && x > 1);
             self.clusters.join(&mut cells[at], mark);
             if self.clusters.is_due() {
@@ -116,15 +120,14 @@ impl Term {
         if insert {
             row.insert(x, columns, pen);
         }
-        row.cells[x] = cell;
+        let cells = row.cells_mut();
+        cells[x] = cell;
         if columns == 2 {
-            row.cells[x + 1] = Cell::tail(pen);
+            cells[x + 1] = Cell::tail(pen);
         }
         grid.x += columns.max(1);
-        if let Some(next) = row.cells.get_mut(grid.x) {
-            if next.is_tail() {
-                *next = Cell::empty(pen);
-            }
+        if let Some(next) = cells.get_mut(grid.x).filter(|next| next.is_tail()) {
+            *next = Cell::empty(pen);
         }
     }
 
@@ -132,13 +135,12 @@ impl Term {
     pub(super) fn repeat(&mut self, n: usize) {
         let columns = usize::from(self.joinable);
         let grid = self.grid();
-        let (cols, height) = (grid.cols, grid.height());
-        let Some(cell) = grid.x.checked_sub(columns).and_then(|x| grid.rows[grid.y].cells.get(x)) else { return };
+        let Some(cell) = grid.x.checked_sub(columns).and_then(|x| grid.rows[grid.y].cells().get(x)) else { return };
         if columns == 0 {
             return;
         }
         let text = self.clusters.text(cell);
-        for _ in 0..n.min(cols * height * 2) {
+        for _ in 0..n.min(MAX_REPEAT) {
             text.chars().for_each(|c| self.print(c));
         }
     }
@@ -170,7 +172,7 @@ impl Term {
             grid.y -= 1;
             grid.x = grid.cols - 1;
             let x = grid.x;
-            let last = grid.row().cells[x];
+            let last = grid.row().cells()[x];
             // Left free where a wide character did not fit.
             if last.is_empty() && !last.is_tail() {
                 grid.x = grid.x.saturating_sub(1);
@@ -296,7 +298,7 @@ impl Term {
         let mut pens: Vec<&mut Pen> = vec![&mut self.pen];
         for grid in [Some(&mut self.main), self.alt.as_mut()].into_iter().flatten() {
             pens.push(&mut grid.saved.pen);
-            cells.extend(grid.rows.iter_mut().flat_map(|row: &mut Row| row.cells.iter_mut()));
+            cells.extend(grid.rows.iter_mut().flat_map(|row: &mut Row| row.cells_mut().iter_mut()));
         }
         self.clusters.sweep(cells.iter_mut().map(|cell| &mut **cell));
         self.links.sweep(cells.into_iter().map(|cell| &mut cell.pen).chain(pens));
@@ -305,10 +307,8 @@ impl Term {
 
 /// A character of two columns whose right half is at `x` is about to lose it.
 fn split_left(row: &mut Row, x: usize, pen: Pen) {
-    if let Some(left) = x.checked_sub(1).and_then(|left| row.cells.get_mut(left)) {
-        if left.width == 2 {
-            *left = Cell::empty(pen);
-        }
+    if let Some(left) = x.checked_sub(1).filter(|&left| row.cells().get(left).is_some_and(|cell| cell.width == 2)) {
+        row.cells_mut()[left] = Cell::empty(pen);
     }
 }
 
@@ -316,7 +316,7 @@ fn split_left(row: &mut Row, x: usize, pen: Pen) {
 fn wrap_row(grid: &mut Grid, pen: Pen) {
     let (x, y) = (grid.x, grid.y);
     split_left(grid.row(), x, pen);
-    grid.rows[y].cells[x.min(grid.cols)..].fill(Cell::empty(pen));
+    grid.rows[y].cells_mut()[x.min(grid.cols)..].fill(Cell::empty(pen));
     grid.down(pen.erased());
     grid.row().wrapped = true;
     grid.x = 0;

@@ -148,9 +148,9 @@ fn check(screen: &Screen) {
         );
         assert!(grid.saved.x < grid.cols && grid.saved.y < grid.height() && grid.tabs.len() == grid.cols);
         for row in &grid.rows {
-            assert_eq!(row.cells.len(), grid.cols);
-            for (x, cell) in row.cells.iter().enumerate() {
-                assert_eq!(cell.width == 2, row.cells.get(x + 1).is_some_and(Cell::is_tail), "at {x} of {row:?}");
+            assert_eq!(row.cells().len(), grid.cols);
+            for (x, cell) in row.cells().iter().enumerate() {
+                assert_eq!(cell.width == 2, row.cells().get(x + 1).is_some_and(Cell::is_tail), "at {x} of {row:?}");
             }
         }
     }
