@@ -114,6 +114,27 @@ fn what_is_random_is_the_same() {
     assert!(wrong.is_empty(), "drawn otherwise:\n{}", wrong.join("\n\n"));
 }
 
+#[test]
+fn windows_show_their_part() {
+    let Some(mut oracle) = Oracle::start() else { return };
+    for seed in 0..150 {
+        let mut random = Random::new(seed);
+        let mut size = || Size { cols: 2 + random.below(20) as u16, rows: 2 + random.below(8) as u16 };
+        let (session, window) = (size(), size());
+        let len = 1 + random.below(60);
+        let parts = random.stream(len, session.cols.into(), session.rows.into());
+        let mut view = View::new(session, window);
+        let (mut fed, mut drawn) = (Vec::new(), vec![Step::Write(view.enter())]);
+        for part in parts.chunks(8) {
+            fed.push(Step::Write(part.concat()));
+            view.feed(&part.concat());
+            drawn.push(Step::Write(view.render()));
+            let found = oracle.view(session, &fed, window, view.offset(), &drawn);
+            assert!(found.is_empty(), "seed {seed}, {session} in {window}: {fed:?}\n{}", found.join("\n"));
+        }
+    }
+}
+
 /// The steps up to a cut at `at` bytes, and those after it.
 fn cut(steps: &[Step], mut at: usize) -> (Vec<Step>, Vec<Step>) {
     let (mut before, mut after) = (Vec::new(), Vec::new());
