@@ -22,6 +22,9 @@ const IN_USE: &[u8] =
     b"\x1b[44;1mold\x1b[3;5r\x1b[?1h\x1b[?6h\x1b[?7l\x1b[4h\x1b[20h\x1b(0\x1b[?1000;1006h\x1b[?2004;25l\x1b=\
     \x1b[5 q\x1b[?2026h\x1b[3g\x1b7\x1b[?1004;45h\x1b]8;;http://old/\x1b\\\x1b[4:3m";
 
+/// The same in the alternate screen, where the last thing was not finished.
+const CUT_OFF: &[u8] = b"\x1b[?1049h\x1b7\x1b[2;4r\x1b[3g\x1b[42;4malt\x1b[?1002h\x1b]2;half a title \xe2\x82";
+
 /// A stream in parts, cut between two of them.
 #[derive(Clone)]
 struct Case {
@@ -55,7 +58,7 @@ impl Case {
             return vec!["what is restored has another snapshot".to_owned()];
         }
         let mut out = Vec::new();
-        for old in [&b""[..], IN_USE] {
+        for old in [&b""[..], IN_USE, CUT_OFF] {
             let b = [Step::from(old), Step::from(&snapshot[..])];
             let (a, rest) = (&[before[..].into()], &[rest[..].into()]);
             out.extend(oracle.compare(&Comparison { size: self.size, a, b: &b, rest }));
