@@ -7,6 +7,8 @@ pub mod agent;
 #[cfg(feature = "hub")]
 pub mod backend;
 #[cfg(feature = "hub")]
+pub mod cli;
+#[cfg(feature = "hub")]
 pub mod config;
 #[cfg(feature = "hub")]
 pub mod http;
