@@ -7,6 +7,8 @@ pub mod agent;
 #[cfg(feature = "hub")]
 pub mod backend;
 #[cfg(feature = "hub")]
+pub mod cli;
+#[cfg(feature = "hub")]
 pub mod config;
 #[cfg(feature = "hub")]
 pub mod http;
@@ -14,9 +16,9 @@ pub mod http;
 pub mod logs;
 #[cfg(feature = "hub")]
 pub mod protocol;
-pub mod record;
 #[cfg(feature = "hub")]
 pub mod reaper;
+pub mod record;
 #[cfg(feature = "hub")]
 pub mod recorder;
 #[cfg(feature = "hub")]

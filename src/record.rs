@@ -481,6 +481,8 @@ pub struct Batch {
     pub marks_len: usize,
     /// Whether the last record is the exit.
     pub ends: bool,
+    /// Whether there is a resize among the records.
+    pub resizes: bool,
 }
 
 impl Batch {
@@ -495,6 +497,7 @@ impl Batch {
             last_time: record.time,
             marks_len: if record.end() == record.offset { bytes.len() } else { 0 },
             ends: matches!(record.payload, Payload::Exit(_)),
+            resizes: matches!(record.payload, Payload::Resize(_)),
             bytes,
         }
     }
@@ -518,6 +521,7 @@ impl Batch {
             batch.to = header.end(payload);
             batch.last_time = header.time;
             batch.ends = header.kind == EXIT;
+            batch.resizes |= header.kind == RESIZE;
             batch.marks_len = if batch.to == header.offset { batch.marks_len + HEADER_LEN + header.len } else { 0 };
             rest = &rest[HEADER_LEN + header.len..];
         }

@@ -14,12 +14,12 @@ use crate::agent::protocol::Start;
 use crate::backend::Backend;
 use crate::config::server::{Limits, Server};
 use crate::protocol::NewRun;
-use crate::record::{Cause, Size};
+use crate::record::{Batch, Cause, Exit, Payload, Size};
 use crate::recorder;
-use crate::session::history::Journal;
+use crate::session::history::{Journal, unpack};
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{Created, Kind, SessionFilter, SessionRow, SharedStore, State, StoreError};
+use crate::store::{Created, Extent, Kind, Micros, SessionFilter, SessionRow, SharedStore, State, StoreError};
 use crate::tasks::Tasks;
 
 /// How far ahead of its client a command without a terminal may produce output, in bytes. Half a ring, so that the
@@ -112,7 +112,7 @@ impl Registry {
             Created::Existing(row) => return Ok((self.open(*row).await?, false)),
         };
         let start = self.start_message(&run)?;
-        let journal = Journal::new(self.store.clone(), row.id, crate::store::Extent::default());
+        let journal = Journal::new(self.store.clone(), row.id, Extent::default());
         let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
         let session = Session::new(row, journal, 0, limits);
         self.keep(&session);
@@ -243,6 +243,11 @@ impl Registry {
         let count = rows.len();
         for row in rows {
             let extent = self.store.extent(row.id).await?;
+            if let Some(end) = self.committed_end(&row, &extent).await? {
+                // The hub before this one died between the exit's commit and the note of the end.
+                self.store.end_session(row.id, &end.0, end.1).await?;
+                continue;
+            }
             let place = row.place.clone();
             let journal = Journal::new(self.store.clone(), row.id, extent);
             let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
@@ -252,6 +257,16 @@ impl Registry {
             self.tend(&session);
         }
         Ok(count)
+    }
+
+    /// The end that a journal has although its session is not noted as ended, and when it was.
+    async fn committed_end(&self, row: &SessionRow, extent: &Extent) -> Result<Option<(Exit, Micros)>, StoreError> {
+        let Some(last) = self.store.chunk(row.id, extent.next_seq - 1).await? else { return Ok(None) };
+        let records = Batch::parse(unpack(&last.data)?).ok().and_then(|batch| batch.records().last());
+        Ok(records.and_then(|record| match record.payload {
+            Payload::Exit(exit) => Some((exit, record.time as Micros)),
+            _ => None,
+        }))
     }
 
     fn keep(&self, session: &Arc<Session>) {

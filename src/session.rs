@@ -76,6 +76,8 @@ pub struct Session {
     pace: Mutex<Option<u64>>,
     /// What is in the store.
     pub journal: Journal,
+    /// Held while something is put on the way to the source that has to keep its order.
+    telling: tokio::sync::Mutex<()>,
     /// Who types.
     pub input: Input,
     /// Who is here.
@@ -83,6 +85,9 @@ pub struct Session {
     /// The terminal's screen; absent without a terminal.
     pub keeper: Option<Keeper>,
 }
+
+/// In a session's place: whether its driver left it on purpose, so that nobody has to hold it.
+const RELEASED: &str = "released";
 
 /// Microseconds since the Unix epoch, now.
 #[must_use]
@@ -114,9 +119,10 @@ impl Session {
             status: watch::Sender::new(status),
             control: watch::Sender::new(None),
             pace: Mutex::new(None),
+            telling: tokio::sync::Mutex::default(),
             journal,
             input: Input::default(),
-            presence: Presence::new(),
+            presence: Presence::new(row.place[RELEASED] == true),
             keeper,
             row,
         })
@@ -142,12 +148,11 @@ impl Session {
     /// Appends records. Waits for nobody, and copies nothing.
     pub fn publish(&self, batch: Batch) {
         let (to, ends) = (batch.to, batch.ends);
-        let first_of_tty = self.row.tty.then(|| batch.clone());
-        lock(&self.ring).push(batch);
-        self.head.send_replace(to);
-        if let Some(batch) = first_of_tty.filter(|batch| batch.marks_len > 0 || batch.bytes[0] == 3) {
+        if batch.resizes {
             self.note_size(&batch);
         }
+        lock(&self.ring).push(batch);
+        self.head.send_replace(to);
         if ends {
             self.note_end();
         }
@@ -188,6 +193,18 @@ impl Session {
     /// The end is in the store.
     pub fn note_safe(&self) {
         self.status.send_modify(|status| status.safe = true);
+    }
+
+    /// Notes for a later hub whether somebody has to hold the session.
+    async fn store_released(&self, released: bool) {
+        let mut place = self.row.place.clone();
+        if !place.is_object() {
+            place = serde_json::json!({});
+        }
+        place[RELEASED] = released.into();
+        if let Err(error) = self.journal.store().set_place(self.id(), &place).await {
+            tracing::warn!(%error, session = %self.id(), "cannot store that a session was left on purpose");
+        }
     }
 
     /// Follows the session's state.

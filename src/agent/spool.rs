@@ -349,7 +349,9 @@ mod tests {
                     at = record.end();
                     match record.payload {
                         Payload::Output(_, data) => {
-                            assert!(data.iter().enumerate().all(|(i, byte)| *byte == byte_at(record.offset + i as u64)));
+                            assert!(
+                                data.iter().enumerate().all(|(i, byte)| *byte == byte_at(record.offset + i as u64))
+                            );
                         }
                         Payload::Dropped { to, .. } => gaps.push((record.offset, to)),
                         _ => {}

@@ -33,7 +33,13 @@ type Reads = Arc<Mutex<HashMap<u64, (Vec<Batch>, oneshot::Sender<Vec<Batch>>)>>>
 ///
 /// # Errors
 /// [`BackendError::Taken`] where the agent refuses this hub, [`BackendError::Unreachable`] where it does not answer.
-pub async fn open<R, W>(read: R, mut write: W, hello: &HubHello, session: &str, tasks: &Tasks) -> Result<Source, BackendError>
+pub async fn open<R, W>(
+    read: R,
+    mut write: W,
+    hello: &HubHello,
+    session: &str,
+    tasks: &Tasks,
+) -> Result<Source, BackendError>
 where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,

@@ -177,13 +177,18 @@ impl Server {
         let file = read_file(args.config.as_deref(), &home)?;
         let backend = args.backend.or(file.backend).unwrap_or_else(|| "local".into());
         if backend != "local" {
-            return Err(ConfigError::Setting { name: "backend", reason: format!("{backend} is not known; it can be local") });
+            return Err(ConfigError::Setting {
+                name: "backend",
+                reason: format!("{backend} is not known; it can be local"),
+            });
         }
         let default = if args.embedded { 0 } else { 7300 };
         let listen = args.listen.or(file.listen.filter(|_| !args.embedded));
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default)));
         if !listen.ip().is_loopback() && !args.allow_remote && !file.allow_remote {
-            let reason = "the local backend runs commands as this user, so it listens beyond loopback only with --allow-remote".into();
+            let reason =
+                "the local backend runs commands as this user, so it listens beyond loopback only with --allow-remote"
+                    .into();
             return Err(ConfigError::Setting { name: "listen", reason });
         }
         Ok(Self {
@@ -258,7 +263,8 @@ mod tests {
 
     #[test]
     fn the_file_sets_limits_and_apps() {
-        let server = read("[limits]\ngrace = \"3s\"\nspool = \"8 MiB\"\n[apps.blog]\nlogs = [\"/var/log/*.log\"]", false);
+        let server =
+            read("[limits]\ngrace = \"3s\"\nspool = \"8 MiB\"\n[apps.blog]\nlogs = [\"/var/log/*.log\"]", false);
         let server = server.expect("reads");
         assert_eq!((server.limits.grace, server.limits.spool_bytes), (Duration::from_secs(3), 8 * MIB));
         assert_eq!(server.apps["blog"].logs, ["/var/log/*.log"]);

@@ -333,7 +333,9 @@ impl Incoming<'_> {
                 }
             }
             ClientMessage::Take => return Ok(Some(self.take().await)),
-            ClientMessage::Signal { signal } => return Ok(self.control("signal", drives, Command::Signal(signal)).await),
+            ClientMessage::Signal { signal } => {
+                return Ok(self.control("signal", drives, Command::Signal(signal)).await);
+            }
             ClientMessage::Stop => {
                 let by = self.viewer.caller.name().to_owned();
                 return Ok(self.control("stop", drives, Command::Stop(by)).await);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -150,8 +150,11 @@ pub fn secret() -> Result<String, getrandom::Error> {
 pub struct Tokens {
     file: Option<PathBuf>,
     own: HashMap<String, Holder>,
-    read: Mutex<(Option<SystemTime>, Arc<HashMap<String, Holder>>)>,
+    read: Mutex<ReadTokens>,
 }
+
+/// What was read, by hash, and the file's time then.
+type ReadTokens = (Option<SystemTime>, Arc<HashMap<String, Holder>>);
 
 /// A file of tokens that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -236,7 +239,8 @@ fn presented(headers: &HeaderMap) -> Option<String> {
         return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
     }
     let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let token = protocols.flat_map(|value| value.split(',')).find_map(|name| name.trim().strip_prefix(BEARER_PREFIX))?;
+    let token =
+        protocols.flat_map(|value| value.split(',')).find_map(|name| name.trim().strip_prefix(BEARER_PREFIX))?;
     String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()
 }
 
@@ -257,11 +261,7 @@ pub async fn caller(hub: &Hub, token: &str) -> Result<Caller, ApiError> {
     }
     // The secret of a one-use ticket is good for its first use alone; after it, the viewer's resume secret is.
     if ticket.one_use && ticket.used_at.is_some() && ticket.hash == hash(token) {
-        return Err(ApiError::new(
-            axum::http::StatusCode::UNAUTHORIZED,
-            "ticket_used",
-            TICKET_USED,
-        ));
+        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "ticket_used", TICKET_USED));
     }
     Ok(Caller::Ticket(Box::new(ticket)))
 }
@@ -297,7 +297,7 @@ fn check_origin(headers: &HeaderMap, hub: &Hub) -> Result<(), ApiError> {
         return Ok(());
     }
     let detail = "pages of this origin may not call this hub; add it to `origins` in the hub's settings";
-    Err(ApiError::new(axum::http::StatusCode::FORBIDDEN, "origin_not_allowed", detail))
+    Err(ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
 }
 
 /// Whether a caller may still do what it may do: asked again while it follows a session. A store that is away takes

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -135,7 +135,7 @@ pub async fn output(
     let session = read(&hub, &caller, &id, peer).await?;
     if query.from > session.head() && session.has_ended() {
         let detail = format!("the output ends at {}", session.head());
-        return Err(ApiError::new(axum::http::StatusCode::RANGE_NOT_SATISFIABLE, "offset_beyond_end", detail));
+        return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset_beyond_end", detail));
     }
     let format = Format::asked(&headers);
     let reading = Reading::new(&hub, &session, query.from, query.follow);

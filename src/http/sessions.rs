@@ -74,7 +74,13 @@ pub fn info(row: &SessionRow, session: Option<&Session>) -> SessionInfo {
 
 /// The session that `id` names, where the caller has at least this right on it. One that the caller may not even see
 /// is not there.
-pub(super) async fn find(hub: &Hub, caller: &Caller, id: &str, right: Right, what: &str) -> Result<Arc<Session>, ApiError> {
+pub(super) async fn find(
+    hub: &Hub,
+    caller: &Caller,
+    id: &str,
+    right: Right,
+    what: &str,
+) -> Result<Arc<Session>, ApiError> {
     let session = hub.registry.find(id).await?.ok_or_else(|| ApiError::no_session(id))?;
     let has = caller.right(&session.row).ok_or_else(|| ApiError::no_session(id))?;
     if has < right {
@@ -119,7 +125,8 @@ pub async fn start(
     caller: Caller,
     body: Result<Json<NewSession>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(NewSession { source: NewSource::Run(run) }) = body.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Json(NewSession { source: NewSource::Run(run) }) =
+        body.map_err(|error| ApiError::invalid(error.body_text()))?;
     if !caller.may_start(&run.app) {
         let denied = Err(ApiError::forbidden(&format!("start sessions of {}", run.app)));
         return audited(&hub, line(&caller, "start", None, peer), denied).await;

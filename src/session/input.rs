@@ -113,6 +113,8 @@ impl Session {
         if !self.presence.drives(viewer) {
             return Err(InputError::NotDriving);
         }
+        // A new connection to the source is first told what was typed before: nothing may overtake that.
+        let _order = self.telling.lock().await;
         match self.input.accept(writer, offset, data)? {
             Some((at, new)) => {
                 self.tell(Command::Input(writer, at, new)).await;
@@ -132,6 +134,7 @@ impl Session {
         if !self.presence.drives(viewer) {
             return Err(InputError::NotDriving);
         }
+        let _order = self.telling.lock().await;
         lock(&self.input.writers).entry(writer).or_default().end = Some(offset);
         self.tell(Command::InputEnd(writer, offset)).await;
         Ok(())

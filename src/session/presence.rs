@@ -30,10 +30,11 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Nobody is here.
+    /// Nobody is here; `released` where somebody left on purpose before, while another hub had the session.
     #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { names: Mutex::default(), next: Mutex::default(), present: watch::Sender::default() })
+    pub fn new(released: bool) -> Arc<Self> {
+        let present = Present { released, ..Present::default() };
+        Arc::new(Self { names: Mutex::default(), next: Mutex::default(), present: watch::Sender::new(present) })
     }
 
     /// Joins under a name.
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn one_drives_at_a_time_and_leaving_frees_the_seat() {
-        let presence = Presence::new();
+        let presence = Presence::new(false);
         let (ann, bob) = (presence.join("ann"), presence.join("bob"));
         assert!(presence.drive(ann.viewer, false));
         assert!(!presence.drive(bob.viewer, false));

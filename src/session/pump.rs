@@ -71,12 +71,15 @@ impl Session {
             };
             source.control.send(Command::Start(Box::new(start))).await;
         }
-        self.type_again(&source.control).await;
-        let pace = *lock(&self.pace);
-        if let Some(limit) = pace {
-            source.control.send(Command::Pace(limit)).await;
+        {
+            let _order = self.telling.lock().await;
+            self.type_again(&source.control).await;
+            let pace = *lock(&self.pace);
+            if let Some(limit) = pace {
+                source.control.send(Command::Pace(limit)).await;
+            }
+            self.set_control(Some(source.control.clone()));
         }
-        self.set_control(Some(source.control.clone()));
         let mut first = true;
         while let Some(event) = source.events.next().await {
             match event {
@@ -129,15 +132,13 @@ impl Session {
     /// Tells the source how long it is to live without a hub: less for a session that a client holds.
     pub async fn follow_orphan_limit(&self, held: Duration, released: Duration) {
         let mut present = self.presence.follow();
-        let mut told = !self.row.detached;
+        let mut told = !present.borrow().released;
         loop {
-            let holds = {
-                let present = present.borrow_and_update();
-                !self.row.detached && !present.released
-            };
-            if holds != told {
+            let holds = !present.borrow_and_update().released;
+            if holds != told && !self.row.detached {
                 let limit = if holds { held } else { released };
                 self.tell_surely(|| Command::OrphanLimit(limit.as_millis() as u64)).await;
+                self.store_released(!holds).await;
                 told = holds;
             }
             if present.changed().await.is_err() {

@@ -101,7 +101,8 @@ impl Ring {
             if taken > 0 && taken + batch.bytes.len() > max {
                 break;
             }
-            let rest = if batch.from < cursor.offset { batch.clone().after(cursor.offset).bytes } else { batch.bytes.clone() };
+            let rest =
+                if batch.from < cursor.offset { batch.clone().after(cursor.offset).bytes } else { batch.bytes.clone() };
             taken += rest.len();
             out.push(rest);
             *cursor = Cursor { index: cursor.index.map(|index| index + 1), offset: batch.to.max(cursor.offset) };
@@ -111,7 +112,8 @@ impl Ring {
 
     /// The index of the first batch of which a reader at `offset` has not all.
     fn seek(&self, offset: u64) -> u64 {
-        let has = |batch: &Batch| batch.to < offset || (batch.to == offset && batch.from < offset && batch.marks_len == 0);
+        let has =
+            |batch: &Batch| batch.to < offset || (batch.to == offset && batch.from < offset && batch.marks_len == 0);
         self.first + self.batches.partition_point(has) as u64
     }
 }

@@ -116,7 +116,7 @@ impl Subscription {
                 }
             }
             if let Some(control) = connected.filter(|_| !settled)
-                && let Some(batch) = self.from_source(&control, offset, ring).await
+                && let Some(batch) = self.ask_source(&control, offset, ring).await
             {
                 return batch;
             }
@@ -132,7 +132,7 @@ impl Subscription {
         }
     }
 
-    async fn from_source(&self, control: &crate::source::Control, offset: u64, ring: u64) -> Option<Batch> {
+    async fn ask_source(&self, control: &crate::source::Control, offset: u64, ring: u64) -> Option<Batch> {
         let to = ring.min(offset + PIECE as u64);
         let batches = control.read(offset, to).await?;
         let bytes: Vec<Bytes> = batches.into_iter().map(|batch| batch.bytes).collect();

@@ -4,3 +4,4 @@
 
 pub(crate) mod hub;
 pub(crate) mod postgres;
+pub(crate) mod server;
