@@ -55,6 +55,9 @@ pub const KEPT: Duration = Duration::from_secs(30);
 /// Bytes of an app's newest lines in memory.
 pub const RING: usize = 4 << 20;
 
+/// How many lines are appended under one lock.
+const AT_ONCE: usize = 256;
+
 /// How long who joins waits for the sources to be looked at once more.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -284,14 +287,17 @@ impl Log {
         self.tasks.spawn(name, async move { stop.run_until_cancelled_owned(work).await.unwrap_or_default() });
     }
 
-    /// Takes what a source tells, in one step. Waits for nobody.
+    /// Takes what a source tells. Waits for nobody, and holds nobody up for long.
     fn publish(&self, events: impl IntoIterator<Item = Event>) {
-        let end = {
-            let mut state = lock(&self.state);
-            events.into_iter().for_each(|event| state.apply(&self.app, event));
-            state.ring.end()
-        };
-        self.head.send_if_modified(|head| std::mem::replace(head, end) != end);
+        let mut events = events.into_iter().peekable();
+        while events.peek().is_some() {
+            let end = {
+                let mut state = lock(&self.state);
+                events.by_ref().take(AT_ONCE).for_each(|event| state.apply(&self.app, event));
+                state.ring.end()
+            };
+            self.head.send_if_modified(|head| std::mem::replace(head, end) != end);
+        }
     }
 
     fn newest(&self) -> u64 {

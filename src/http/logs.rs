@@ -1,5 +1,6 @@
 //! `GET /v1/apps/{app}/logs`: the log of an app as plain lines, NDJSON, or server-sent events.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -103,11 +104,18 @@ pub async fn logs(
     let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
     let ask = audited(&hub, line, allowed).await?;
     let format = Format::asked(&headers);
+    let follow = ask.follow;
     let follower = hub.logs.follow(&app, ask).await?;
-    let reading = Reading { stop: hub.tasks.stopping(), hub, caller, app, follower, format, lines: Vec::new() };
-    let pieces = stream::unfold(reading, |mut reading| async move {
-        let piece = reading.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(piece), reading))
+    let (stop, checked) = (hub.tasks.stopping(), Instant::now());
+    let reading = Reading { hub, caller, app, follower, follow, format, lines: Vec::new(), checked, stop };
+    let pieces = stream::unfold(Some(reading), |reading| async move {
+        let mut reading = reading?;
+        match reading.next().await {
+            Next::Lines(bytes) => Some((Ok(bytes), Some(reading))),
+            Next::End => None,
+            // The connection is broken off: what the client has is not what it asked for.
+            Next::Broken => Some((Err(io::Error::from(io::ErrorKind::Interrupted)), None)),
+        }
     });
     let kind = (header::CONTENT_TYPE, format.content_type());
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -129,6 +137,7 @@ fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError
         (Some(token), ..) => Start::Resume(Positions::parse(app, &token).ok_or_else(|| {
             ApiError::invalid("from is not a resume token of this app's log; leave it out to start anew")
         })?),
+        (None, Some(0), _) => Start::Now,
         (None, Some(tail), since) => Start::Last { tail: Some(tail.min(MAX_TAIL)), since },
         (None, None, Some(since)) => Start::Last { tail: None, since: Some(since) },
         (None, None, None) if query.follow => Start::Now,
@@ -162,31 +171,55 @@ struct Reading {
     caller: Caller,
     app: String,
     follower: Follower,
+    follow: bool,
     format: Format,
-    stop: CancellationToken,
     lines: Vec<Arc<Line>>,
+    /// When the caller's right was looked at last.
+    checked: Instant,
+    stop: CancellationToken,
+}
+
+/// What comes of an answer next.
+enum Next {
+    Lines(Bytes),
+    /// There is no more: all that was asked for was written, or a follower has to come back.
+    End,
+    /// There would be more, but not for this caller, or not from this hub.
+    Broken,
 }
 
 impl Reading {
-    /// What is written next; `None` at the end, when the hub stops, and when the caller may not read on.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Next {
         let stop = self.stop.clone();
         loop {
-            let quiet = Instant::now() + PING;
-            let next = timeout_at(quiet, self.follower.next(&mut self.lines));
-            let next = stop.run_until_cancelled(next).await?;
-            if !self.lines.is_empty() {
-                return Some(self.written());
+            let due = self.checked + PING;
+            let Some(next) = stop.run_until_cancelled(timeout_at(due, self.follower.next(&mut self.lines))).await
+            else {
+                return self.end();
+            };
+            let mut quiet = false;
+            if Instant::now() >= due {
+                if !still_valid(&self.hub, &self.caller, &self.app).await {
+                    return self.end();
+                }
+                (self.checked, quiet) = (Instant::now(), next.is_err());
             }
-            match next {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(_) if !still_valid(&self.hub, &self.caller, &self.app).await => return None,
+            if !self.lines.is_empty() {
+                return Next::Lines(self.written());
+            }
+            if quiet && self.format == Format::Events {
                 // A comment, so that nothing in between takes the connection for dead.
-                Err(_) if self.format == Format::Events => return Some(Bytes::from_static(b":\n\n")),
-                Err(_) => {}
+                return Next::Lines(Bytes::from_static(b":\n\n"));
+            }
+            if next == Ok(false) {
+                return Next::End;
             }
         }
+    }
+
+    /// A follower comes back where its answer ends; who asked for what there is must not take a part for all.
+    fn end(&self) -> Next {
+        if self.follow { Next::End } else { Next::Broken }
     }
 
     fn written(&mut self) -> Bytes {

@@ -155,7 +155,13 @@ impl Best {
         let mut times: Vec<_> = self.found.iter().flat_map(|(_, found)| found.iter().map(|(time, _)| *time)).collect();
         if times.len() >= tail && tail > 0 {
             let (_, cutoff, _) = times.select_nth_unstable_by_key(tail - 1, |time| Reverse(*time));
-            self.cutoff = Some(*cutoff);
+            let cutoff = *cutoff;
+            self.cutoff = Some(cutoff);
+            for (_, found) in &mut self.found {
+                while found.front().is_some_and(|(time, _)| *time < cutoff) {
+                    found.pop_front();
+                }
+            }
         }
     }
 

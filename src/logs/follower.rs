@@ -17,6 +17,9 @@ use crate::store::{Micros, StoreError};
 /// Lines that one read of the ring, or of the history, takes.
 const LINES: usize = 256;
 
+/// How often a follower goes back to the sources because the ring moved on while it read the history.
+const ROUNDS: usize = 8;
+
 /// Which lines a follower wants.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -78,6 +81,8 @@ pub struct Follower {
     follow: bool,
     /// What was before it joined, and where the sources stand in that.
     past: Option<(Merge, Positions)>,
+    /// How often it may go back to the sources.
+    rounds: usize,
     cursor: u64,
     head: watch::Receiver<u64>,
     /// Resumes behind the last line that it was given.
@@ -99,7 +104,8 @@ impl Follower {
         let (past, positions) = backfill::start(&log, &join, &ask).await?;
         let resume = positions.token(&log.app);
         let past = Some((Merge::new(past), positions));
-        Ok(Self { _guest: guest, filter: ask.filter, follow: ask.follow, past, cursor: join.cursor, head, resume, log })
+        let (follow, cursor) = (ask.follow, join.cursor);
+        Ok(Self { _guest: guest, filter: ask.filter, follow, past, rounds: ROUNDS, cursor, head, resume, log })
     }
 
     /// Appends what comes next to `out`, and waits where there is nothing; `false` at the end. Safe to
@@ -129,7 +135,7 @@ impl Follower {
         for _ in 0..LINES {
             let Some((merge, positions)) = &mut self.past else { return };
             let Some(entry) = merge.next().await else {
-                self.past = None;
+                self.end_past().await;
                 return;
             };
             positions.apply(entry.moved);
@@ -138,6 +144,30 @@ impl Follower {
                 out.push(Arc::new(Line::new(self.log.app.clone(), entry, self.resume.clone())));
             }
         }
+    }
+
+    /// The history is read. Where that took so long that the ring has moved on, there is more of it.
+    async fn end_past(&mut self) {
+        let Some((_, positions)) = &self.past else { return };
+        if !self.follow || self.rounds == 0 || lock(&self.log.state).ring.reaches(self.cursor) {
+            self.past = None;
+            return;
+        }
+        let start = Start::Resume(positions.clone());
+        let ask = Ask { start, filter: self.filter.clone(), follow: self.follow };
+        let join = self.log.join();
+        // Without the store there is no history; what the ring has lost is then told as lost.
+        self.past = match backfill::start(&self.log, &join, &ask).await {
+            Ok((past, positions)) => {
+                self.cursor = join.cursor;
+                Some((Merge::new(past), positions))
+            }
+            Err(error) => {
+                tracing::warn!(%error, app = self.log.app(), "cannot read the history of a log");
+                None
+            }
+        };
+        self.rounds -= 1;
     }
 
     /// Reads what is new, and leaves out what is not wanted. Whether there was anything.

@@ -39,6 +39,12 @@ impl Ring {
         self.first + self.lines.len() as u64
     }
 
+    /// Whether all from the cursor on is still here.
+    #[must_use]
+    pub fn reaches(&self, cursor: u64) -> bool {
+        cursor >= self.first
+    }
+
     /// Appends at most `max` lines from the cursor on to `out`, and moves the cursor. How many lines have left the ring
     /// before they were read.
     pub fn read(&self, cursor: &mut u64, max: usize, out: &mut Vec<Arc<Line>>) -> u64 {
