@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::answer::Answer;
-use support::server::{Server, until};
+use support::server::{Server, tokens, until};
 
 const JSON: (&str, &str) = ("accept", "application/x-ndjson");
 
@@ -375,4 +375,38 @@ async fn a_follower_that_stalls_holds_up_nobody_and_is_told_what_it_missed() {
         next += 1;
     }
     assert!(holes > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_read_the_log_may_and_it_is_audited() {
+    let folder = tempfile::tempdir().unwrap();
+    let (watcher, controller) = ("watcher-0123456789", "controller-0123456789");
+    let file = tokens(folder.path(), &[("wanda", "watcher", watcher), ("carl", "controller", controller)]);
+    let server = Server::start_with("", &[("FOGHORN_TOKENS", file.to_str().unwrap())]).await;
+    let path = "/v1/apps/blog/logs?tail=1";
+    assert_eq!(server.ask_as(watcher, "GET", path, None).await.0, 200);
+    let (status, problem) = server.ask_as(controller, "GET", path, None).await;
+    assert_eq!((status, &problem["code"]), (403, &Value::from("forbidden")));
+    assert_eq!(server.ask_as("nobody", "GET", path, None).await.0, 401);
+    let (_, audit) = server.ask("GET", "/v1/audit", None).await;
+    let lines = audit["lines"].as_array().unwrap().iter().filter(|line| line["action"] == "logs");
+    let lines: Vec<_> = lines.map(|line| (&line["actor"], &line["outcome"], &line["detail"])).collect();
+    let text = |text: &str| Value::from(text);
+    assert_eq!(
+        lines,
+        [(&text("carl"), &text("forbidden"), &text("blog")), (&text("wanda"), &text("ok"), &text("blog")),]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_terminals_output_text_and_colours_are_shown() {
+    let (_folder, mut server) = bed().await;
+    let script = r"printf '\033[?2004h\033[31mred\033[0m\033[K text\r\n10%%\r100%%\r\n'";
+    let run = json!({"app": "blog", "tty": true, "detached": true, "dir": "/"});
+    let run = server.run(&["sh", "-c", script], run).await;
+    let name = run["name"].as_str().unwrap();
+    server.ended(name).await;
+    let lines = all(get(&server, "tail=3"));
+    let expected = ["\u{1b}[31mred\u{1b}[0m text", "100%", "Process exited with status 0"];
+    assert_eq!(lines, expected.map(|line| format!("{name}: {line}")));
 }

@@ -26,8 +26,11 @@ const STARTING: Duration = Duration::from_secs(5);
 /// How long the place where a session's last line starts is looked for.
 const SEEK: Duration = Duration::from_secs(2);
 
-/// How long to wait before the store, or the registry, is asked again.
+/// How long to wait before the registry is asked again for a session that is being started.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long to wait before a store that failed is asked again.
+const STORE_AGAIN: Duration = Duration::from_secs(2);
 
 /// The number in a session's name: sessions are numbered in the order in which the store has them.
 #[must_use]
@@ -157,8 +160,10 @@ impl Log {
         loop {
             count.borrow_and_update();
             let number = *wanted.borrow_and_update();
+            let mut wait = AGAIN;
             let settled = self.take_new().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, app = self.app(), "cannot look for new sessions of a log");
+                wait = STORE_AGAIN;
                 false
             });
             if settled {
@@ -167,7 +172,7 @@ impl Log {
             tokio::select! {
                 changed = count.changed() => if changed.is_err() { return },
                 _ = wanted.changed() => {}
-                () = sleep(AGAIN), if !settled => {}
+                () = sleep(wait), if !settled => {}
             }
         }
     }
