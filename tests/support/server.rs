@@ -196,8 +196,14 @@ impl Server {
         headers.insert("authorization", format!("Bearer {token}").parse().expect("a header"));
         headers.insert("sec-websocket-protocol", "foghorn.v1".parse().expect("a header"));
         let (socket, _) = tokio_tungstenite::connect_async(request).await?;
-        let mut viewer =
-            Viewer { socket, output: Vec::new(), next: hello.from.unwrap_or(0), gaps: Vec::new(), exit: None, seen: Vec::new() };
+        let mut viewer = Viewer {
+            socket,
+            output: Vec::new(),
+            next: hello.from.unwrap_or(0),
+            gaps: Vec::new(),
+            exit: None,
+            seen: Vec::new(),
+        };
         viewer.say(&hello.message()).await;
         Ok(viewer)
     }
