@@ -187,7 +187,9 @@ async fn an_attached_command_is_paced_by_its_client_and_by_nobody_else() {
         client.come().await;
     }
     assert_eq!(client.output.len(), 8_000_000);
-    watcher.rest().await;
+    assert_eq!(watcher.rest().await, 1000);
+    assert_eq!(watcher.gaps, []);
+    assert_eq!(watcher.output.len(), client.output.len());
     assert!(watcher.output == client.output);
 }
 
@@ -196,7 +198,7 @@ async fn what_is_not_recorded_is_a_gap_with_its_reason_afterwards() {
     let mut server = Server::start("").await;
     let session = server.run(&["sh", "-c", "seq 1 100"], json!({"detached": true, "record": false})).await;
     let id = session["id"].as_str().expect("an id").to_owned();
-    server.ended(&id).await;
+    server.stored(&id).await;
     server.terminate().await;
     server.again().await;
     let mut viewer = server.attach(&id, Hello::watch()).await;
