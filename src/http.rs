@@ -49,6 +49,9 @@ const MAX_HEAD: usize = 64 << 10;
 /// How long a client may take to send the head of a request.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long answers that are under way may take when the hub stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
 /// What all doors share.
 pub struct Hub {
     /// The sessions.
@@ -146,7 +149,11 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
                 () = stop.cancelled() => {
                     // What was asked is answered, and nothing more is taken.
                     serving.as_mut().graceful_shutdown();
-                    serving.await
+                    match tokio::time::timeout(LAST_ANSWERS, serving).await {
+                        Ok(served) => served,
+                        // A client that does not read what it asked for.
+                        Err(_) => Ok(()),
+                    }
                 }
             };
             if let Err(error) = served {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::answer::Answer;
@@ -335,7 +335,7 @@ async fn a_session_that_starts_later_is_followed_and_a_prompt_does_not_wait_for_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_stalls_holds_up_nobody_and_is_told_what_it_missed() {
-    let (folder, server) = bed().await;
+    let (folder, mut server) = bed().await;
     let path = folder.path().join("web.log");
     append(&path, "");
     let mut stalled = get(&server, "follow=true");
@@ -375,6 +375,32 @@ async fn a_follower_that_stalls_holds_up_nobody_and_is_told_what_it_missed() {
         next += 1;
     }
     assert!(holes > 0);
+
+    // Nor does one who never reads hold up the hub's end.
+    let _never_reads = get(&server, "follow=true&since=1h");
+    let since = Instant::now();
+    server.terminate().await;
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_joins_while_lines_come_has_each_line_once() {
+    let (folder, mut server) = bed().await;
+    let run = start(&mut server, "blog", &counting("one", 250)).await;
+    let writer = Writer::start(folder.path().join("web.log"), 1);
+    let mut followers = Vec::new();
+    for joins in 1..=12 {
+        let seen = Seen::default();
+        seen.follow(get(&server, "follow=true&tail=10000"));
+        until("some lines came", async || (seen.highest("file") > 15 * joins).then_some(())).await;
+        followers.push(seen);
+    }
+    let last = writer.stop();
+    server.ended(&run).await;
+    for seen in &followers {
+        until("all came", async || (seen.highest("file") == last && seen.highest("one") == 250).then_some(())).await;
+        seen.assert_counted(&[("one", 250), ("file", last)]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
