@@ -2,6 +2,12 @@
 
 pub mod agent;
 #[cfg(feature = "hub")]
+pub mod cli;
+#[cfg(feature = "hub")]
+pub mod client;
+#[cfg(feature = "hub")]
+pub mod config;
+#[cfg(feature = "hub")]
 pub mod protocol;
 pub mod record;
 #[cfg(feature = "hub")]
