@@ -17,6 +17,8 @@ pub enum Policy {
     Shown,
     /// A line of a log: text and colours.
     Colours,
+    /// Text alone.
+    Text,
 }
 
 /// The longest sequence that is kept until it is whole, in bytes.
@@ -69,6 +71,11 @@ impl Filter {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self { policy, state: State::Ground, held: Vec::new(), modes: Modes::default() }
+    }
+
+    /// Another policy from here on; what is open is finished under the new one.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// The modes that the output has set.
@@ -183,7 +190,7 @@ impl Filter {
         let passes = match self.policy {
             Policy::All => true,
             Policy::Shown => byte != ENQ,
-            Policy::Colours => matches!(byte, b'\t' | b'\n'),
+            Policy::Colours | Policy::Text => matches!(byte, b'\t' | b'\n'),
         };
         if passes {
             out.push(byte);
@@ -238,7 +245,7 @@ impl Filter {
                 let passes = match self.policy {
                     Policy::All => true,
                     Policy::Shown => !(first && byte == b'Z'),
-                    Policy::Colours => false,
+                    Policy::Colours | Policy::Text => false,
                 };
                 if passes {
                     self.modes.escape(intermediate, byte);
@@ -282,6 +289,7 @@ impl Filter {
             Policy::All => true,
             Policy::Shown => !asks(mark, intermediate, last),
             Policy::Colours => (mark, intermediate, last) == (0, 0, b'm'),
+            Policy::Text => false,
         };
         if passes {
             let params = params(body);
@@ -334,7 +342,7 @@ impl Filter {
         }
         let start = if self.held[0] == ESC || self.held[0] == 0xc2 { 2 } else { 1 };
         let body = &self.held[start.min(self.held.len())..];
-        if self.policy == Policy::Colours || body.len() > LONGEST {
+        if self.policy != Policy::Shown || body.len() > LONGEST {
             return Verdict::Drop;
         }
         if text == Text::Dcs {
