@@ -11,6 +11,8 @@ pub mod config;
 pub mod protocol;
 pub mod record;
 #[cfg(feature = "hub")]
+pub mod session;
+#[cfg(feature = "hub")]
 pub mod source;
 #[cfg(feature = "hub")]
 pub mod store;
