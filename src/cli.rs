@@ -109,7 +109,7 @@ enum Verb {
     /// Write a session's output down
     Export(export::ExportArgs),
     /// Run a hub
-    Serve(serve::ServeArgs),
+    Serve(crate::config::server::ServeArgs),
     /// Look after your own hub
     #[command(subcommand)]
     Server(server::ServerVerb),

@@ -1,3 +1,81 @@
-//! Settings: read once, from flags, the environment and files. Nowhere else is the environment looked at.
+//! Settings, read once. The only place that looks at the environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 pub mod client;
+pub mod server;
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read or understood.
+    #[error("{path}: {reason}", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A setting has a value that it cannot have.
+    #[error("setting {name}: {reason}")]
+    Setting {
+        /// Which.
+        name: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+fn not(name: &'static str, text: &str, what: &str) -> ConfigError {
+    ConfigError::Setting { name, reason: format!("\"{text}\" is not {what}") }
+}
+
+/// A size in bytes: a number, or one with `KiB`, `MiB` or `GiB`.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let shift = match text[digits..].trim() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    text[..digits].parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that looks at the environment")]
+fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The state folder where none is set: `foghorn` in the user's XDG state folder.
+///
+/// # Errors
+/// Where there is no home directory either.
+pub fn state_folder() -> Result<PathBuf, ConfigError> {
+    let state = var("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || var("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let reason = || "there is no home directory; set FOGHORN_HOME".into();
+    let state = state.or_else(home).ok_or_else(|| ConfigError::Setting { name: "home", reason: reason() })?;
+    Ok(state.join("foghorn"))
+}
+
+/// What commands get of the hub's own environment where it is not their caller's.
+fn base_env() -> BTreeMap<String, String> {
+    let names = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];
+    let mut env: BTreeMap<_, _> = names.into_iter().filter_map(|name| Some((name.into(), var(name)?))).collect();
+    env.entry("PATH".into()).or_insert_with(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn sizes() {
+        for (text, size) in [("7", Some(7)), ("64 MiB", Some(64 << 20)), ("1GiB", Some(1 << 30)), ("1 MB", None)] {
+            assert_eq!(super::bytes(text), size, "{text}");
+        }
+    }
+}

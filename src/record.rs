@@ -477,18 +477,28 @@ pub struct Batch {
     pub last_time: u64,
     /// The encoded records.
     pub bytes: Bytes,
+    /// Bytes, at the end, of the records without length that stand at `to`.
+    pub marks_len: usize,
+    /// Whether the last record is the exit.
+    pub ends: bool,
+    /// Whether there is a resize among the records.
+    pub resizes: bool,
 }
 
 impl Batch {
     /// One record as a batch.
     #[must_use]
     pub fn of(record: &Record) -> Self {
+        let bytes = record.to_bytes();
         Self {
             from: record.offset,
             to: record.end(),
             first_time: record.time,
             last_time: record.time,
-            bytes: record.to_bytes(),
+            marks_len: if record.end() == record.offset { bytes.len() } else { 0 },
+            ends: matches!(record.payload, Payload::Exit(_)),
+            resizes: matches!(record.payload, Payload::Resize(_)),
+            bytes,
         }
     }
 
@@ -510,6 +520,9 @@ impl Batch {
             }
             batch.to = header.end(payload);
             batch.last_time = header.time;
+            batch.ends = header.kind == EXIT;
+            batch.resizes |= header.kind == RESIZE;
+            batch.marks_len = if batch.to == header.offset { batch.marks_len + HEADER_LEN + header.len } else { 0 };
             rest = &rest[HEADER_LEN + header.len..];
         }
         batch.bytes = bytes;
@@ -546,12 +559,32 @@ impl Batch {
             }
             self.bytes.advance(HEADER_LEN + header.len);
         }
-        if let Ok(Some(header)) = Header::peek(&self.bytes) {
-            (self.from, self.first_time) = (header.offset, header.time);
-        } else {
-            self.from = self.to;
-        }
+        self.renew();
         self
+    }
+
+    /// What is left when records without length that stand at its start, and are among `marks`, are taken off: they
+    /// came before, from another place.
+    #[must_use]
+    pub fn without(mut self, marks: &Marks) -> Self {
+        while let Ok(Some(header)) = Header::peek(&self.bytes) {
+            let end = HEADER_LEN + header.len;
+            if header.offset != marks.offset || !marks.bytes.iter().any(|mark| *mark == self.bytes[..end]) {
+                break;
+            }
+            self.bytes.advance(end);
+        }
+        self.renew();
+        self
+    }
+
+    /// Its start, after records were taken off there.
+    fn renew(&mut self) {
+        match Header::peek(&self.bytes) {
+            Ok(Some(header)) => (self.from, self.first_time) = (header.offset, header.time),
+            _ => (self.from, self.ends) = (self.to, false),
+        }
+        self.marks_len = self.marks_len.min(self.bytes.len());
     }
 
     /// Frames the first record anew so that it starts at `offset`, which lies within it.
@@ -568,6 +601,27 @@ impl Batch {
         bytes.put_slice(&cut);
         bytes.put_slice(&self.bytes);
         self.bytes = bytes.freeze();
+    }
+}
+
+/// The records without length that stand at the end of a sequence. Where the sequence is continued from another place,
+/// which is found by an offset alone, these come again and are known by their bytes, which hold their time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    offset: u64,
+    bytes: Vec<Bytes>,
+}
+
+impl Marks {
+    /// Notes that `batch` was appended to the sequence.
+    pub fn append(&mut self, batch: &Batch) {
+        if batch.to != self.offset {
+            *self = Self { offset: batch.to, bytes: Vec::new() };
+        }
+        let mut rest = batch.bytes.slice(batch.bytes.len() - batch.marks_len..);
+        while let Ok(Some(header)) = Header::peek(&rest) {
+            self.bytes.push(rest.split_to(HEADER_LEN + header.len));
+        }
     }
 }
 
@@ -634,6 +688,18 @@ mod tests {
         let end = whole.after(6);
         assert!(end.is_empty());
         assert_eq!((end.from, end.to), (6, 6));
+    }
+
+    #[test]
+    fn marks_that_come_again_are_taken_off() {
+        let resize = |time| Record { offset: 3, time, payload: Payload::Resize(Size::DEFAULT) };
+        let mut marks = Marks::default();
+        marks.append(&batch(&[output(0, "abc"), resize(8)]));
+        marks.append(&batch(&[resize(9)]));
+        let again = batch(&[resize(8), resize(9), resize(10), output(3, "def")]);
+        assert_eq!(again.clone().without(&marks), batch(&[resize(10), output(3, "def")]));
+        marks.append(&batch(&[output(3, "d")]));
+        assert_eq!(again.clone().without(&marks), again);
     }
 
     #[test]

@@ -1,3 +1,307 @@
-//! A session: what is known of it, and what follows it. No I/O of its own.
+//! A session: one source with its history, its viewers, its state and its end. No I/O of its own.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`ring`] | the newest records, in memory, bounded |
+//! | [`history`] | what has left the ring: the journal, and the source's own spool |
+//! | [`subscription`] | one reader's way through history and ring, without a seam |
+//! | [`input`] | who types, and what was typed but has not reached the command |
+//! | [`presence`] | who is here |
+//! | [`pump`] | from the source into the ring |
+//! | [`keeper`] | the terminal's screen, followed like a viewer does |
+//!
+//! Invariant: records are appended by the one pump, under a lock that is held for no longer than that; whoever follows
+//! holds a cursor and is told by a `watch` that the head moved. Publishing waits for nobody.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::record::{Batch, Cause, Exit, Payload, Record, Size};
+use crate::source::{Command, Control};
+use crate::store::{Micros, SessionRow, State};
+
+pub mod history;
+pub mod input;
+pub mod keeper;
+pub mod presence;
+pub mod pump;
+pub mod ring;
 pub mod screen;
+pub mod subscription;
+
+use history::Journal;
+use input::Input;
+use keeper::Keeper;
+use presence::Presence;
+use ring::Ring;
+use subscription::Subscription;
+
+/// How far a session has come, as everyone may know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// Its state.
+    pub state: State,
+    /// When its command was started.
+    pub started_at: Option<Micros>,
+    /// When it ended.
+    pub ended_at: Option<Micros>,
+    /// Its end.
+    pub exit: Option<Arc<Exit>>,
+    /// Whether the end is in the store.
+    pub safe: bool,
+}
+
+/// What a session may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of records in memory.
+    pub ring_bytes: usize,
+}
+
+/// See the module's documentation.
+pub struct Session {
+    /// The session as it was made. What changes later is in [`Session::status`].
+    pub row: SessionRow,
+    ring: Mutex<Ring>,
+    /// Moves with every append.
+    head: watch::Sender<u64>,
+    /// The terminal's size, where there is one.
+    size: Mutex<Size>,
+    status: watch::Sender<Status>,
+    /// The connection to the source, while there is one.
+    control: watch::Sender<Option<Control>>,
+    /// Up to where a command that a client paces may produce output, once that client said so.
+    pace: Mutex<Option<u64>>,
+    /// What is in the store.
+    pub journal: Journal,
+    /// Held while something is put on the way to the source that has to keep its order.
+    telling: tokio::sync::Mutex<()>,
+    /// Who types.
+    pub input: Input,
+    /// Who is here.
+    pub presence: Arc<Presence>,
+    /// The terminal's screen; absent without a terminal.
+    pub keeper: Option<Keeper>,
+}
+
+/// In a session's place: whether its driver left it on purpose, so that nobody has to hold it.
+const RELEASED: &str = "released";
+
+/// Microseconds since the Unix epoch, now.
+#[must_use]
+pub fn now() -> Micros {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves data that is whole: no lock is held over more than one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Session {
+    /// A session whose output so far ends at `from`.
+    #[must_use]
+    pub fn new(row: SessionRow, journal: Journal, from: u64, limits: Limits) -> Arc<Self> {
+        let status = Status {
+            state: row.state,
+            started_at: row.started_at,
+            ended_at: row.ended_at,
+            exit: row.exit.clone().map(Arc::new),
+            safe: row.exit.is_some(),
+        };
+        let keeper = row.tty.then(|| Keeper::new(Size::DEFAULT));
+        Arc::new(Self {
+            ring: Mutex::new(Ring::new(from, limits.ring_bytes)),
+            head: watch::Sender::new(from),
+            size: Mutex::new(Size::DEFAULT),
+            status: watch::Sender::new(status),
+            control: watch::Sender::new(None),
+            pace: Mutex::new(None),
+            telling: tokio::sync::Mutex::default(),
+            journal,
+            input: Input::default(),
+            presence: Presence::new(row.place[RELEASED] == true),
+            keeper,
+            row,
+        })
+    }
+
+    /// A session that has ended, from what the store has of it.
+    #[must_use]
+    pub fn ended(row: SessionRow, journal: Journal, limits: Limits) -> Arc<Self> {
+        let extent = journal.extent();
+        let exit = row.exit.clone().unwrap_or(Exit::from(Cause::Lost { reason: "its end is not known".into() }));
+        let time = row.ended_at.unwrap_or_default() as u64;
+        let session = Self::new(row, journal, extent.to, limits);
+        session.publish(Batch::of(&Record { offset: extent.to, time, payload: Payload::Exit(exit) }));
+        session
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.row.id
+    }
+
+    /// Appends records. Waits for nobody, and copies nothing.
+    pub fn publish(&self, batch: Batch) {
+        let (to, ends) = (batch.to, batch.ends);
+        if batch.resizes {
+            self.note_size(&batch);
+        }
+        lock(&self.ring).push(batch);
+        self.head.send_replace(to);
+        if ends {
+            self.note_end();
+        }
+    }
+
+    fn note_size(&self, batch: &Batch) {
+        for record in batch.records() {
+            if let Payload::Resize(size) = record.payload {
+                *lock(&self.size) = size;
+            }
+        }
+    }
+
+    /// The ring's last record is the exit: tells everyone.
+    fn note_end(&self) {
+        let last = lock(&self.ring).last();
+        let exit = last.and_then(|batch| batch.records().last());
+        if let Some(Record { payload: Payload::Exit(exit), time, .. }) = exit {
+            self.status.send_modify(|status| {
+                status.state = State::Ended;
+                status.ended_at = Some(time as Micros);
+                status.exit = Some(Arc::new(exit));
+            });
+        }
+    }
+
+    /// The command runs.
+    pub fn note_started(&self, at: Micros) {
+        self.status.send_if_modified(|status| {
+            let first = status.state == State::Starting;
+            if first {
+                (status.state, status.started_at) = (State::Running, Some(at));
+            }
+            first
+        });
+    }
+
+    /// The end is in the store.
+    pub fn note_safe(&self) {
+        self.status.send_modify(|status| status.safe = true);
+    }
+
+    /// Notes for a later hub whether somebody has to hold the session.
+    async fn store_released(&self, released: bool) {
+        let mut place = self.row.place.clone();
+        if !place.is_object() {
+            place = serde_json::json!({});
+        }
+        place[RELEASED] = released.into();
+        if let Err(error) = self.journal.store().set_place(self.id(), &place).await {
+            tracing::warn!(%error, session = %self.id(), "cannot store that a session was left on purpose");
+        }
+    }
+
+    /// Follows the session's state.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn status_now(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Whether it has its end.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.status.borrow().exit.is_some()
+    }
+
+    /// Offset at which the output ends now.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// The terminal's size, where there is one.
+    #[must_use]
+    pub fn size(&self) -> Option<Size> {
+        self.row.tty.then(|| *lock(&self.size))
+    }
+
+    /// Follows the session from an offset: replay and live are one.
+    #[must_use]
+    pub fn subscribe(self: &Arc<Self>, from: u64) -> Subscription {
+        Subscription::new(self.clone(), from)
+    }
+
+    /// The connection to the source is this one now.
+    pub(crate) fn set_control(&self, control: Option<Control>) {
+        self.control.send_replace(control);
+    }
+
+    /// The connection to the source, if there is one now.
+    #[must_use]
+    pub fn control(&self) -> Option<Control> {
+        self.control.borrow().clone()
+    }
+
+    /// Output may be produced up to `limit`; a lower one than before changes nothing.
+    pub async fn set_pace(&self, limit: u64) {
+        {
+            let mut pace = lock(&self.pace);
+            if pace.is_some_and(|pace| pace >= limit) {
+                return;
+            }
+            *pace = Some(limit);
+        }
+        self.tell(Command::Pace(limit)).await;
+    }
+
+    /// Gives the terminal another size, if it is another one.
+    pub async fn resize(&self, size: Size) {
+        let size = size.clamped();
+        if self.size().is_some_and(|now| now != size) {
+            self.tell(Command::Resize(size)).await;
+        }
+    }
+
+    /// Tells the source something that is lost where there is no connection, as a resize may be.
+    pub async fn tell(&self, command: Command) -> bool {
+        match self.control() {
+            Some(control) => control.send(command).await,
+            None => false,
+        }
+    }
+
+    /// Tells the source something that has to reach it: waits for a connection, and gives up where the session ends.
+    pub async fn tell_surely(&self, command: impl Fn() -> Command) {
+        let mut control = self.control.subscribe();
+        let mut status = self.status();
+        let told = async {
+            loop {
+                let connected = control.borrow_and_update().clone();
+                if let Some(connected) = connected
+                    && connected.send(command()).await
+                {
+                    return;
+                }
+                if control.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            _ = status.wait_for(|status| status.exit.is_some()) => {}
+        }
+    }
+}

@@ -5,16 +5,22 @@
 //!
 //! Invariant: the chunks of a session are contiguous in offsets, from its journal's start to its end.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sqlx::error::DatabaseError;
 use uuid::Uuid;
 
 use crate::record::Exit;
 
+mod journal;
 pub mod postgres;
+mod rows;
+mod schema;
+mod sql;
 pub mod sqlite;
 
 /// Microseconds since the Unix epoch.
@@ -119,7 +125,8 @@ pub enum ChunkKind {
 pub struct Chunk {
     /// What it holds.
     pub kind: ChunkKind,
-    /// Its place among the session's chunks of its kind, from 0, without holes until old ones are deleted.
+    /// Its place among the session's chunks of its kind, from 0, without holes until old ones are deleted. The store
+    /// numbers screens itself: theirs is not looked at by [`Store::append`].
     pub seq: i64,
     /// Offset of its first record.
     pub from: u64,
@@ -136,7 +143,7 @@ pub struct Chunk {
 /// What a journal has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Offset of the oldest byte that is still there.
+    /// Offset of the oldest byte that is still there; `to` where all chunks are gone.
     pub from: u64,
     /// Offset behind the newest.
     pub to: u64,
@@ -260,6 +267,25 @@ pub enum StoreError {
         /// Where the journal ends.
         end: u64,
     },
+    /// What was to be kept belongs to a session that is not, or no longer, in the store.
+    #[error("the session {0} is not in the store")]
+    NoSession(Uuid),
+}
+
+/// PostgreSQL's `disk_full`.
+const POSTGRES_FULL: &str = "53100";
+
+/// SQLite's `SQLITE_FULL`.
+const SQLITE_FULL: &str = "13";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        match code.as_deref() {
+            Some(POSTGRES_FULL | SQLITE_FULL) => Self::Full(error),
+            _ => Self::Database(error),
+        }
+    }
 }
 
 /// Keeps what outlives a hub. See the module's documentation.
@@ -300,13 +326,16 @@ pub trait Store: Send + Sync + 'static {
     async fn delete_session(&self, id: Uuid) -> Result<bool, StoreError>;
 
     /// Appends chunks of one session, all or none. Chunks of records must continue the journal: the first starts
-    /// where the journal ends (a journal without chunks takes any start) and has the next `seq`.
+    /// where the journal ends (a journal without chunks takes any start) and has the next `seq`. Screens may stand
+    /// anywhere. Whether the session has ended is not looked at: its last records may come after its end.
+    /// After [`StoreError::Database`] the chunks may be stored or not, as where the answer was lost:
+    /// [`Store::extent`] tells.
     ///
     /// # Errors
-    /// [`StoreError::NotContiguous`] where they do not.
+    /// [`StoreError::NotContiguous`] where they do not; [`StoreError::NoSession`] where the session is gone.
     async fn append(&self, session: Uuid, chunks: &[Chunk]) -> Result<(), StoreError>;
 
-    /// What the session's journal has.
+    /// What the session's journal has; nothing where there is no session.
     async fn extent(&self, session: Uuid) -> Result<Extent, StoreError>;
 
     /// Chunks of records in order, from the one that holds `offset` (or the oldest behind it; the last one that ends
@@ -325,19 +354,23 @@ pub trait Store: Send + Sync + 'static {
     async fn trim(&self, session: Uuid, max_bytes: u64) -> Result<(), StoreError>;
 
     /// Keeps a ticket.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSession`] where its session is not there.
     async fn create_ticket(&self, ticket: &TicketRow) -> Result<(), StoreError>;
 
     /// The ticket whose secret, or whose viewer's resume secret, has this hash.
     async fn ticket(&self, hash: &str) -> Result<Option<TicketRow>, StoreError>;
 
-    /// Uses a ticket: notes the first use and the viewer's resume secret. `false` where it is for one use and was
-    /// used, or is revoked; two callers at once cannot both get `true` for a one-use ticket.
+    /// Uses a ticket: notes the first use and the resume secret that it gave; later uses change neither. `false` where
+    /// it is for one use and was used, or is revoked; two callers at once cannot both get `true` for a one-use ticket.
+    /// Its expiry is the caller's to look at.
     async fn use_ticket(&self, id: Uuid, now: Micros, resume_hash: &str) -> Result<bool, StoreError>;
 
-    /// Revokes a ticket. Whether there was one to revoke.
+    /// Revokes a ticket. Whether there was one to revoke; one that is revoked already is not.
     async fn revoke_ticket(&self, session: Uuid, id: Uuid, now: Micros) -> Result<bool, StoreError>;
 
-    /// The session's tickets.
+    /// The session's tickets, by id.
     async fn tickets(&self, session: Uuid) -> Result<Vec<TicketRow>, StoreError>;
 
     /// Writes a line of the audit trail.
@@ -346,7 +379,8 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the audit trail, newest first.
     async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError>;
 
-    /// Applies retention. Sessions that live are never touched. How many sessions went.
+    /// Applies retention. Sessions that live are never touched. How many sessions went; those that only lost their
+    /// journal to `total_bytes` stay, and do not count.
     async fn retain(&self, retention: &Retention) -> Result<u64, StoreError>;
 
     /// Ends all use of the store: what was committed is on disk.
@@ -355,3 +389,16 @@ pub trait Store: Send + Sync + 'static {
 
 /// A store, shared.
 pub type SharedStore = Arc<dyn Store>;
+
+/// Opens the store: PostgreSQL where there is a `postgres://` or `postgresql://` URL, else the SQLite file at
+/// `sqlite_path`, which is made if it is not there. Brings its tables up to date.
+///
+/// # Errors
+/// [`StoreError::Url`] for any other URL, [`StoreError::Newer`] for the tables of a later version, and whatever keeps
+/// the database from being reached. None of them tells the URL's password.
+pub async fn open(url: Option<&str>, sqlite_path: &Path) -> Result<SharedStore, StoreError> {
+    Ok(match url {
+        None => Arc::new(sqlite::Sqlite::open(sqlite_path).await?),
+        Some(url) => Arc::new(postgres::Postgres::connect(url).await?),
+    })
+}

@@ -161,6 +161,7 @@ impl Failed {
     }
 }
 
+#[expect(unsafe_code, reason = "registering a descriptor that is owned; see below")]
 fn channel(fd: OwnedFd) -> Result<Channel, Failed> {
     let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK));
     set.map_err(|error| Failed::Channel(error.into()))?;

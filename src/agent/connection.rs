@@ -163,7 +163,9 @@ fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::in
             }
         }
         ToAgent::Stop(by) => {
-            agent.ending.send_if_modified(|ending| ending.is_none().then(|| *ending = Some(Cause::Stopped { by })).is_some());
+            agent
+                .ending
+                .send_if_modified(|ending| ending.is_none().then(|| *ending = Some(Cause::Stopped { by })).is_some());
         }
         ToAgent::Ack(offset, exit) => {
             agent.spool.borrow_mut().acknowledge(offset);

@@ -236,9 +236,7 @@ impl ToAgent {
             Self::Signal(signal) => message(6, &[*signal]),
             Self::Stop(by) => message(7, by.as_bytes()),
             Self::Ack(offset, exit) => parts(8, &[&offset.to_be_bytes(), &[u8::from(*exit)]], &[]),
-            Self::Read(id, from, to) => {
-                parts(9, &[&id.to_be_bytes(), &from.to_be_bytes(), &to.to_be_bytes()], &[])
-            }
+            Self::Read(id, from, to) => parts(9, &[&id.to_be_bytes(), &from.to_be_bytes(), &to.to_be_bytes()], &[]),
             Self::Ping => message(10, &[]),
             Self::Pace(offset) => parts(11, &[&offset.to_be_bytes()], &[]),
             Self::OrphanLimit(limit) => parts(12, &[&limit.to_be_bytes()], &[]),
@@ -487,21 +485,22 @@ mod tests {
         let messages: Vec<_> = all_to_agent().into_iter().map(|(message, _)| message).collect();
         let bytes: Vec<u8> = messages.iter().flat_map(|message| message.encode()).collect();
         for step in [1, 7, 64] {
-            let stream = tokio_stream(bytes.clone(), step);
-            let mut reader = Reader::new(stream);
-            for message in &messages {
-                let (kind, rest) = reader.next().await.expect("reads").expect("a message");
-                assert_eq!(ToAgent::decode(kind, rest).expect("decodes").as_ref(), Some(message));
-            }
-            assert!(reader.next().await.expect("ends").is_none());
+            // A pipe that takes at most `step` bytes at a time.
+            let (mut ours, theirs) = tokio::io::duplex(step);
+            let mut reader = Reader::new(theirs);
+            let write = async {
+                tokio::io::AsyncWriteExt::write_all(&mut ours, &bytes).await.expect("writes");
+                drop(ours);
+            };
+            let read = async {
+                for message in &messages {
+                    let (kind, rest) = reader.next().await.expect("reads").expect("a message");
+                    assert_eq!(ToAgent::decode(kind, rest).expect("decodes").as_ref(), Some(message));
+                }
+                assert!(reader.next().await.expect("ends").is_none());
+            };
+            tokio::join!(write, read);
         }
-    }
-
-    /// A reader that gives at most `step` bytes at a time.
-    fn tokio_stream(bytes: Vec<u8>, step: usize) -> tokio::io::DuplexStream {
-        let (mut ours, theirs) = tokio::io::duplex(step);
-        tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut ours, &bytes).await });
-        theirs
     }
 
     #[tokio::test]

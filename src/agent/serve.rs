@@ -168,9 +168,9 @@ impl Agent {
 
     async fn live(&self) -> io::Result<()> {
         let mut started = self.start.subscribe();
-        let Ok(Ok(start)) = timeout(START_LIMIT, started.wait_for(Option::is_some)).await.map(|start| {
-            start.map(|start| start.clone())
-        }) else {
+        let Ok(Ok(start)) =
+            timeout(START_LIMIT, started.wait_for(Option::is_some)).await.map(|start| start.map(|start| start.clone()))
+        else {
             return Ok(());
         };
         if let Some(start) = start {
@@ -343,11 +343,7 @@ fn natural(status: Option<WaitStatus>) -> Cause {
 }
 
 /// Waits for every child, the command's and those that fell to the agent as their subreaper.
-async fn reap(
-    command: Pid,
-    children: &mut tokio::signal::unix::Signal,
-    status: &watch::Sender<Option<WaitStatus>>,
-) {
+async fn reap(command: Pid, children: &mut tokio::signal::unix::Signal, status: &watch::Sender<Option<WaitStatus>>) {
     loop {
         while let Ok(Some((pid, ended))) = rustix::process::wait(WaitOptions::NOHANG) {
             if pid == command {

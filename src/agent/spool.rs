@@ -133,6 +133,7 @@ impl Spool {
             first_time: time,
             last_time: time,
             bytes: self.block.split_to(HEADER_LEN + len).freeze(),
+            ..Batch::default()
         };
         self.push(batch);
         Ok(len)
@@ -348,7 +349,9 @@ mod tests {
                     at = record.end();
                     match record.payload {
                         Payload::Output(_, data) => {
-                            assert!(data.iter().enumerate().all(|(i, byte)| *byte == byte_at(record.offset + i as u64)));
+                            assert!(
+                                data.iter().enumerate().all(|(i, byte)| *byte == byte_at(record.offset + i as u64))
+                            );
                         }
                         Payload::Dropped { to, .. } => gaps.push((record.offset, to)),
                         _ => {}

@@ -493,7 +493,9 @@ mod tests {
     #[test]
     fn a_log_may_be_coloured_and_no_more() {
         assert_eq!(text(&through(Policy::Colours, b"\x1b[31mred\x1b[0m\tx")), r"\x1b[31mred\x1b[0m\tx");
-        for bytes in [&b"\x1b[2J"[..], b"\x1b]8;;http://x\x07", b"\r", b"\x08", b"\x1bc", b"\x1b[?25l", b"\x1bPq~\x1b\\"] {
+        for bytes in
+            [&b"\x1b[2J"[..], b"\x1b]8;;http://x\x07", b"\r", b"\x08", b"\x1bc", b"\x1b[?25l", b"\x1bPq~\x1b\\"]
+        {
             assert_eq!(text(&through(Policy::Colours, bytes)), "", "{}", text(bytes));
         }
     }

@@ -26,7 +26,9 @@ fn key(text: &str) -> Result<u8, String> {
     let control = text.strip_prefix("ctrl-").or_else(|| text.strip_prefix('^'));
     match control.unwrap_or(text).as_bytes() {
         [key] if control.is_none() && key.is_ascii_graphic() => Ok(*key),
-        [key @ (b'a'..=b'z' | b'A'..=b'Z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => Ok(key.to_ascii_uppercase() & 0x1f),
+        [key @ (b'a'..=b'z' | b'A'..=b'Z' | b'@' | b'[' | b'\\' | b']' | b'^' | b'_')] => {
+            Ok(key.to_ascii_uppercase() & 0x1f)
+        }
         _ => Err(unknown()),
     }
 }

@@ -128,10 +128,7 @@ mod tests {
     #[test]
     fn what_is_left_is_taken_back() {
         let left = b"\x1b[?1049h\x1b[?1000;1006h\x1b[?25l\x1b[?2004h\x1b=\x1b[7m";
-        assert_eq!(
-            taken_back(left),
-            "\x1b[?25h\x1b[?1000l\x1b[?1006l\x1b[?2004l\x1b>\x1b[0m\x1b[?1049l\x1b[0m"
-        );
+        assert_eq!(taken_back(left), "\x1b[?25h\x1b[?1000l\x1b[?1006l\x1b[?2004l\x1b>\x1b[0m\x1b[?1049l\x1b[0m");
     }
 
     #[test]

@@ -175,7 +175,9 @@ impl Run {
     fn message(&mut self, message: HubMessage) -> Turn {
         match message {
             HubMessage::Notice { text, .. } => self.piped.sink.note(&text),
-            HubMessage::Error { code, detail } if self.piped.forward => self.piped.sink.note(&format!("{detail} [{code}]")),
+            HubMessage::Error { code, detail } if self.piped.forward => {
+                self.piped.sink.note(&format!("{detail} [{code}]"))
+            }
             _ => {}
         }
         Turn::On

@@ -57,7 +57,8 @@ impl Clock {
     fn due(&mut self, time: u64) -> Instant {
         let passed = Duration::from_micros(time.saturating_sub(self.last.unwrap_or(time)));
         // A pause beyond what can be told apart from for ever is cut.
-        let scaled = Duration::try_from_secs_f64(passed.as_secs_f64() / self.speed).unwrap_or(Duration::from_secs(1 << 30));
+        let scaled =
+            Duration::try_from_secs_f64(passed.as_secs_f64() / self.speed).unwrap_or(Duration::from_secs(1 << 30));
         self.last = Some(time.max(self.last.unwrap_or(0)));
         self.due += scaled.min(self.max_pause);
         self.due

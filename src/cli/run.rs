@@ -143,7 +143,10 @@ mod tests {
     #[test]
     fn variables_are_read() {
         let read = |pairs: &[&str]| variables(&pairs.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(read(&["A=b=c", "B="]).ok().map(|env| (env["A"].clone(), env["B"].clone())), Some(("b=c".into(), String::new())));
+        assert_eq!(
+            read(&["A=b=c", "B="]).ok().map(|env| (env["A"].clone(), env["B"].clone())),
+            Some(("b=c".into(), String::new()))
+        );
         assert_eq!(read(&["=x"]).err().map(|failure| failure.status), Some(2));
         assert_eq!(read(&["SURELY_NOT_SET_ANYWHERE"]).err().map(|failure| failure.status), Some(2));
     }

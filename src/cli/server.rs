@@ -79,7 +79,10 @@ async fn stop(file: &HubFile) -> Result<u8, Failure> {
     let deadline = Instant::now() + STOP_LIMIT;
     while is_alive(file.pid) {
         if Instant::now() > deadline {
-            return Err(Failure::new(OTHER, format!("process {} has not stopped within {} s", file.pid, STOP_LIMIT.as_secs())));
+            return Err(Failure::new(
+                OTHER,
+                format!("process {} has not stopped within {} s", file.pid, STOP_LIMIT.as_secs()),
+            ));
         }
         sleep(LOOK).await;
     }

@@ -101,7 +101,8 @@ fn table(sessions: &[SessionInfo]) -> String {
         .map(|cell| visible(&cell))
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-    let widths: Vec<usize> = (0..7).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..7).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     let line = |row: &[String; 8]| {
         let cells = row[..7].iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  "));
         format!("{}{}\n", cells.collect::<String>(), row[7])

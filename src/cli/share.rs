@@ -63,7 +63,10 @@ pub async fn run(context: &Context, args: ShareArgs) -> Result<u8, Failure> {
         }
         Format::Text => {
             print(&format!("{}\n", ticket.secret))?;
-            say(&format!("The ticket {} is valid until {}. Whoever has it can run:\n  {command}", ticket.id, ticket.expires_at));
+            say(&format!(
+                "The ticket {} is valid until {}. Whoever has it can run:\n  {command}",
+                ticket.id, ticket.expires_at
+            ));
         }
     }
     Ok(0)

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
 use http::Method;
+use http::Response;
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -70,9 +70,8 @@ impl Api {
     }
 
     async fn json<T: DeserializeOwned>(&self, ask: &Ask, limit: Duration) -> Result<T, ClientError> {
-        let body = self
-            .retry(limit, async |hub| read(self.hubs.http().send(&hub, ask).await?.into_body()).await)
-            .await?;
+        let body =
+            self.retry(limit, async |hub| read(self.hubs.http().send(&hub, ask).await?.into_body()).await).await?;
         parse(&body)
     }
 

@@ -14,8 +14,8 @@ const FIRST: i32 = 3;
 ///
 /// # Errors
 /// Where the list of descriptors cannot be read.
-#[allow(unsafe_code, reason = "a descriptor that was inherited has no owner in this process to borrow it from")]
-pub fn keep_from_children() -> std::io::Result<()> {
+#[expect(unsafe_code, reason = "a descriptor that was inherited has no owner in this process to borrow it from")]
+pub(super) fn keep_from_children() -> std::io::Result<()> {
     for entry in std::fs::read_dir("/dev/fd")? {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if number < FIRST {

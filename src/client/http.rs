@@ -113,7 +113,11 @@ fn request(hub: &Hub, ask: &Ask) -> Result<Request<Full<Bytes>>, http::Error> {
 /// [`ClientError::Broken`] where it breaks off, [`ClientError::Answer`] where it is longer than any should be.
 pub async fn read(body: Incoming) -> Result<Bytes, ClientError> {
     let limited = http_body_util::Limited::new(body, MAX_ANSWER);
-    limited.collect().await.map(http_body_util::Collected::to_bytes).map_err(|error| ClientError::Broken(error.to_string()))
+    limited
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|error| ClientError::Broken(error.to_string()))
 }
 
 /// The innermost reason, which is what the system said.
@@ -130,7 +134,8 @@ pub fn root_cause(error: &dyn std::error::Error) -> String {
 #[must_use]
 pub fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
-    let encoded = text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    let encoded =
+        text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
     encoded.collect()
 }
 

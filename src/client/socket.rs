@@ -28,7 +28,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 pub async fn connect(hub: &Hub, path: &str, token: Option<&str>) -> Result<Socket, ClientError> {
     let unreachable = |reason: String| ClientError::Unreachable { url: hub.url.clone(), reason };
     let request = request(hub, path, token).map_err(|error| ClientError::Answer(root_cause(&error)))?;
-    let config = WebSocketConfig::default().max_message_size(Some(MAX_HUB_MESSAGE)).max_frame_size(Some(MAX_HUB_MESSAGE));
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MAX_HUB_MESSAGE)).max_frame_size(Some(MAX_HUB_MESSAGE));
     let connecting = connect_async_tls_with_config(request, Some(config), true, None);
     let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
     match connected.map_err(|_| unreachable("it does not answer".to_owned()))? {

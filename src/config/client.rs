@@ -144,6 +144,7 @@ impl ClientSettings {
 
 /// A variable of this process's environment, where it is UTF-8.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is where the client's settings are read")]
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -151,7 +152,8 @@ pub fn variable(name: &str) -> Option<String> {
 /// What a command inherits from its caller: all pairs that are UTF-8, without secrets and marks.
 #[must_use]
 pub fn caller_env() -> BTreeMap<String, String> {
-    let pairs = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let pairs =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     pairs.filter(|(name, _)| !WITHHELD.contains(&name.as_str())).collect()
 }
 
@@ -192,7 +194,9 @@ fn app_file(path: &Path) -> Result<Option<String>, SettingsError> {
     let fail = |reason: String| SettingsError::AppFile { path: path.display().to_string(), reason };
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(toml::from_str::<AppFile>(&text).map_err(|error| fail(error.message().to_owned()))?.app),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => Ok(None),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
+            Ok(None)
+        }
         Err(error) => Err(fail(error.to_string())),
     }
 }
@@ -216,7 +220,8 @@ mod tests {
 
     #[test]
     fn several_hubs_are_separated_by_commas() {
-        let settings = read(&[("HOME", "/h"), (URL, "https://a.example/, http://b.example:80/x")], "/d").expect("reads");
+        let settings =
+            read(&[("HOME", "/h"), (URL, "https://a.example/, http://b.example:80/x")], "/d").expect("reads");
         assert_eq!(settings.urls, ["https://a.example", "http://b.example:80/x"]);
         assert!(read(&[("HOME", "/h"), (URL, "ftp://a")], "/d").is_err());
         assert!(read(&[("HOME", "/h"), (URL, "example.com")], "/d").is_err());

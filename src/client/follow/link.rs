@@ -214,7 +214,9 @@ mod tests {
     use crate::record::Size;
 
     fn drained(outbox: &mut Outbox) -> Vec<String> {
-        std::iter::from_fn(|| outbox.next()).map(|message| message.to_text().map_or("input".into(), ToOwned::to_owned)).collect()
+        std::iter::from_fn(|| outbox.next())
+            .map(|message| message.to_text().map_or("input".into(), ToOwned::to_owned))
+            .collect()
     }
 
     #[test]

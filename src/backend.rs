@@ -1,0 +1,49 @@
+//! How agents are made and reached. What a session is, is not known here.
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::source::Source;
+
+pub mod link;
+pub mod local;
+
+/// Why an agent could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The agent could not be made.
+    #[error("its agent could not be started: {0}")]
+    Create(String),
+    /// There is no such agent any more; it will not come back.
+    #[error("its agent is gone")]
+    Gone,
+    /// Another hub, that came later, has the agent.
+    #[error("another hub has taken its agent: {0}")]
+    Taken(String),
+    /// The agent could not be reached now.
+    #[error("its agent cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+/// Makes agents and connects to them.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// Its name in settings and sessions, such as `local`.
+    fn name(&self) -> &'static str;
+
+    /// Makes an agent for a session that has none, and returns where it is, for [`Backend::connect`] of this hub and
+    /// of later ones.
+    ///
+    /// # Errors
+    /// [`BackendError::Create`].
+    async fn create(&self, session: Uuid) -> Result<serde_json::Value, BackendError>;
+
+    /// Connects to a session's agent; its events start at offset `from`.
+    ///
+    /// # Errors
+    /// All but [`BackendError::Create`].
+    async fn connect(&self, session: Uuid, place: &serde_json::Value, from: u64) -> Result<Source, BackendError>;
+
+    /// Ends what is left of a session whose agent is gone, and returns when nothing is.
+    async fn clean_up(&self, session: Uuid, place: &serde_json::Value);
+}

@@ -1,0 +1,126 @@
+//! The backend of one machine: an agent is a process of its own session, made from this same program. It outlives the
+//! hub, and the next hub finds it by its directory.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{Backend, BackendError, link};
+use crate::agent::descendants::{EXEMPT, Family};
+use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
+use crate::agent::serve::SOCKET;
+use crate::source::Source;
+use crate::tasks::Tasks;
+
+/// How long an agent may take to listen.
+const READY: Duration = Duration::from_secs(10);
+
+/// This program, also after its file was replaced by an upgrade.
+const SELF: &str = "/proc/self/exe";
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Local {
+    /// Where the agents' directories are.
+    agents: PathBuf,
+    /// This hub's epoch.
+    epoch: u64,
+    /// The limit of open files before the hub raised its own.
+    nofile: Option<u64>,
+    hup_wait: Duration,
+    term_wait: Duration,
+    tasks: Tasks,
+}
+
+impl Local {
+    /// Keeps its agents below `home`, which is the user's alone.
+    ///
+    /// # Errors
+    /// Where the directory cannot be made.
+    pub fn new(
+        home: &Path,
+        epoch: u64,
+        nofile: Option<u64>,
+        (hup_wait, term_wait): (Duration, Duration),
+        tasks: Tasks,
+    ) -> io::Result<Self> {
+        let agents = home.join("agents");
+        DirBuilder::new().mode(0o700).recursive(true).create(&agents)?;
+        Ok(Self { agents, epoch, nofile, hup_wait, term_wait, tasks })
+    }
+
+    fn dir(&self, session: Uuid) -> PathBuf {
+        self.agents.join(session.to_string())
+    }
+
+    async fn spawn(&self, session: Uuid) -> io::Result<()> {
+        let dir = self.dir(session);
+        DirBuilder::new().mode(0o700).create(&dir)?;
+        let mut command = Command::new(SELF);
+        command.arg0("foghorn-agent").args(["agent", "serve", "--session"]).arg(session.to_string());
+        command.arg("--dir").arg(&dir).env_clear().env(EXEMPT, "1").current_dir("/");
+        if let Some(limit) = self.nofile {
+            command.arg("--nofile").arg(limit.to_string());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        self.tasks.spawn("agent-process", async move {
+            // Whether and how it ended is known from its records; this only keeps no zombie.
+            let _ = child.wait().await;
+        });
+        let mut line = String::new();
+        timeout(READY, BufReader::new(stdout).read_line(&mut line)).await??;
+        match line.as_str() {
+            "ready\n" => Ok(()),
+            _ => Err(io::Error::other("it ended before it listened")),
+        }
+    }
+
+    /// Connects through the directory's descriptor, since a socket's path is limited to 107 bytes.
+    async fn stream(&self, session: Uuid) -> io::Result<UnixStream> {
+        const O_PATH: i32 = 0o10_000_000;
+        let dir: File = OpenOptions::new().read(true).custom_flags(O_PATH).open(self.dir(session))?;
+        UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())).await
+    }
+}
+
+#[async_trait]
+impl Backend for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    async fn create(&self, session: Uuid) -> Result<serde_json::Value, BackendError> {
+        self.spawn(session).await.map_err(|error| BackendError::Create(error.to_string()))?;
+        Ok(serde_json::json!({}))
+    }
+
+    async fn connect(&self, session: Uuid, _place: &serde_json::Value, from: u64) -> Result<Source, BackendError> {
+        let stream = self.stream(session).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => BackendError::Gone,
+            _ => BackendError::Unreachable(error.to_string()),
+        })?;
+        let (read, write) = stream.into_split();
+        let hello = HubHello { min: MIN_VERSION, max: MAX_VERSION, epoch: self.epoch, from };
+        link::open(read, write, &hello, &session.to_string(), &self.tasks).await
+    }
+
+    async fn clean_up(&self, session: Uuid, _place: &serde_json::Value) {
+        let family = Family { session: session.to_string(), agent: None };
+        family.end(self.hup_wait, self.term_wait).await;
+        // The agent removes it itself, unless it was killed.
+        let _ = std::fs::remove_dir_all(self.dir(session));
+    }
+}

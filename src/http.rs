@@ -1,0 +1,152 @@
+//! The doors: routes, limits, and the loop that accepts connections.
+//!
+//! | module | doors |
+//! | --- | --- |
+//! | [`sessions`] | start, list, show, stop, signal, tickets, audit |
+//! | [`attach`] | the websocket that follows a session |
+//! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
+//! | [`auth`] | who calls, and what they may do |
+//! | [`error`] | how errors are told |
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::registry::Registry;
+use crate::store::{AuditRow, SharedStore};
+use crate::tasks::Tasks;
+
+pub mod attach;
+pub mod auth;
+pub mod error;
+pub mod output;
+pub mod sessions;
+
+use auth::Tokens;
+use error::ApiError;
+
+/// The longest body of a request, in bytes.
+const MAX_BODY: usize = 1 << 20;
+
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 64 << 10;
+
+/// How long a client may take to send the head of a request.
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// What all doors share.
+pub struct Hub {
+    /// The sessions.
+    pub registry: Arc<Registry>,
+    /// The static tokens.
+    pub tokens: Tokens,
+    /// Origins of pages that may call.
+    pub origins: Vec<String>,
+    /// Who follows sessions now.
+    pub tasks: Tasks,
+}
+
+impl Hub {
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        self.registry.store()
+    }
+
+    /// Writes a line of the audit trail, to the log and to the store. A store that is away does not stop what is
+    /// audited: the log has it.
+    pub async fn audit(&self, row: AuditRow) {
+        tracing::info!(
+            target: "audit", actor = row.actor, action = row.action, session = ?row.session, address = row.address,
+            outcome = row.outcome, detail = row.detail,
+        );
+        if let Err(error) = self.store().add_audit(&row).await {
+            tracing::error!(%error, "cannot store a line of the audit trail");
+        }
+    }
+}
+
+/// All routes.
+pub fn router(hub: Arc<Hub>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(sessions::ready))
+        .route("/v1/sessions", post(sessions::start).get(sessions::list))
+        .route("/v1/sessions/{id}", get(sessions::show).delete(sessions::stop))
+        .route("/v1/sessions/{id}/signal", post(sessions::signal))
+        .route("/v1/sessions/{id}/tickets", post(sessions::make_ticket).get(sessions::tickets))
+        .route("/v1/sessions/{id}/tickets/{ticket}", delete(sessions::revoke_ticket))
+        .route("/v1/sessions/{id}/attach", get(attach::attach))
+        .route("/v1/sessions/{id}/output", get(output::output))
+        .route("/v1/sessions/{id}/recording.cast", get(output::recording))
+        .route("/v1/audit", get(sessions::audit))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
+        .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .layer(CatchPanicLayer::custom(|_| {
+            let detail = "the hub failed at this request; its log says more";
+            axum::response::IntoResponse::into_response(ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                detail,
+            ))
+        }))
+        .with_state(hub)
+}
+
+/// Accepts connections until the tasks are told to stop, at most so many at once.
+pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connections: usize) {
+    let room = Arc::new(Semaphore::new(connections));
+    let stop = tasks.stopping();
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, mostly: some will be free again.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => return,
+        };
+        // Small frames go at once: an echo that waits for an acknowledgement takes 40 ms.
+        let _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let service = TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
+            request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+            request
+        }));
+        let stop = stop.clone();
+        tasks.spawn_to_end("connection", async move {
+            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http1_only();
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(MAX_HEAD);
+            let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+            let served = tokio::select! {
+                served = serving.as_mut() => served,
+                () = stop.cancelled() => {
+                    // What was asked is answered, and nothing more is taken.
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = served {
+                tracing::debug!(%error, %peer, "a connection failed");
+            }
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,108 @@
+//! Errors as the doors tell them: a status, a stable code, and a sentence that says what to do.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::protocol::Problem;
+use crate::registry::RegistryError;
+use crate::store::StoreError;
+
+/// An error for a client. What is not for clients is logged where it becomes one of these.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The stable code.
+    pub code: &'static str,
+    /// The sentence.
+    pub detail: String,
+}
+
+impl ApiError {
+    /// An error with this status, code and sentence.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into() }
+    }
+
+    /// The token is missing, unknown or has ended.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        let detail = "a token is needed, and this one is missing, unknown or has ended; set FOGHORN_TOKEN";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// The caller may not do this.
+    #[must_use]
+    pub fn forbidden(what: &str) -> Self {
+        let detail = format!("this token does not allow to {what}; ask the session's owner for a ticket");
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    /// There is no such session, or not for this caller.
+    #[must_use]
+    pub fn no_session(id: &str) -> Self {
+        let id: String = id.chars().filter(|letter| !letter.is_control()).take(64).collect();
+        let detail = format!("there is no session {id}, or it is not yours; `foghorn sessions` lists them");
+        Self::new(StatusCode::NOT_FOUND, "session_not_found", detail)
+    }
+
+    /// The request cannot be understood.
+    #[must_use]
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
+    }
+
+    /// The database is away.
+    #[must_use]
+    pub fn unavailable() -> Self {
+        let detail = "the hub's database does not answer; what runs goes on, try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the store failed");
+        Self::unavailable()
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Store(error) => error.into(),
+            RegistryError::Invalid(detail) => Self::invalid(detail),
+            RegistryError::KeyReused => Self::new(StatusCode::CONFLICT, "idempotency_key_reused", error.to_string()),
+            RegistryError::TooMany(..) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", error.to_string())
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let problem = Problem {
+            kind: "about:blank".into(),
+            title: self.status.canonical_reason().unwrap_or_default().into(),
+            status: self.status.as_u16(),
+            code: self.code.into(),
+            detail: self.detail,
+        };
+        let mut response = (self.status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

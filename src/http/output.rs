@@ -1,0 +1,274 @@
+//! A session's output over plain HTTP: raw bytes, NDJSON, server-sent events, and asciicast v2.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, Path, Query, State as Shared};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Hub;
+use super::auth::Caller;
+use super::error::ApiError;
+use super::sessions::{audited, find, line, time};
+use crate::record::{Batch, Payload, Record, Size};
+use crate::session::Session;
+use crate::session::subscription::Subscription;
+use crate::store::Right;
+
+/// What [`output`] can be asked for.
+#[derive(Debug, Deserialize)]
+pub struct OutputQuery {
+    #[serde(default)]
+    from: u64,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// The bytes of stdout and stderr in their order.
+    Raw,
+    /// A JSON object a line.
+    Json,
+    /// The same objects as server-sent events, with the offset behind each as its id.
+    Events,
+}
+
+impl Format {
+    fn asked(headers: &HeaderMap) -> Self {
+        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match accept {
+            accept if accept.contains("application/x-ndjson") => Self::Json,
+            accept if accept.contains("text/event-stream") => Self::Events,
+            _ => Self::Raw,
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Raw => "application/octet-stream",
+            Self::Json => "application/x-ndjson",
+            Self::Events => "text/event-stream",
+        })
+    }
+
+    fn write(self, record: &Record) -> Bytes {
+        match (self, &record.payload) {
+            (Self::Raw, Payload::Output(_, data)) => data.clone(),
+            (Self::Raw, _) => Bytes::new(),
+            (Self::Json, _) => object(record).map_or_else(Bytes::new, |object| format!("{object}\n").into()),
+            (Self::Events, _) => object(record)
+                .map_or_else(Bytes::new, |object| format!("id: {}\ndata: {object}\n\n", record.end()).into()),
+        }
+    }
+}
+
+/// A record as JSON; `data` is base64.
+fn object(record: &Record) -> Option<serde_json::Value> {
+    let (offset, at) = (record.offset, time(record.time as i64));
+    Some(match &record.payload {
+        Payload::Output(stream, data) => {
+            json!({"type": "output", "offset": offset, "time": at, "stream": stream, "data": BASE64_STANDARD.encode(data)})
+        }
+        Payload::Resize(size) => {
+            json!({"type": "resize", "offset": offset, "time": at, "cols": size.cols, "rows": size.rows})
+        }
+        Payload::Dropped { to, reason } => {
+            json!({"type": "dropped", "offset": offset, "time": at, "to": to, "reason": reason})
+        }
+        Payload::Exit(exit) => {
+            json!({"type": "exit", "offset": offset, "time": at, "exit": exit, "status": exit.status()})
+        }
+        Payload::Snapshot(..) | Payload::Unknown(_) => return None,
+    })
+}
+
+/// A door's way through a session: to the end it had when asked, or as it goes on.
+struct Reading {
+    following: Subscription,
+    until: Option<u64>,
+    stop: tokio_util::sync::CancellationToken,
+    done: bool,
+}
+
+impl Reading {
+    fn new(hub: &Hub, session: &Arc<Session>, from: u64, follow: bool) -> Self {
+        let head = session.head();
+        let until = (!follow && !session.has_ended()).then_some(head);
+        let done = until.is_some_and(|until| from >= until);
+        Self { following: session.subscribe(from), until, stop: hub.tasks.stopping(), done }
+    }
+
+    /// What comes next; `None` at the end.
+    async fn next(&mut self) -> Option<Vec<Record>> {
+        if self.done {
+            return None;
+        }
+        let mut out = Vec::new();
+        let more = self.stop.run_until_cancelled(self.following.next(&mut out)).await?;
+        self.done = !more || self.until.is_some_and(|until| self.following.offset() >= until);
+        Some(out.into_iter().filter_map(|bytes| Batch::parse(bytes).ok()).flat_map(|batch| batch.records()).collect())
+    }
+}
+
+/// `GET /v1/sessions/{id}/output`.
+pub async fn output(
+    Shared(hub): Shared<Arc<Hub>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
+    Path(id): Path<String>,
+    query: Result<Query<OutputQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let session = read(&hub, &caller, &id, peer).await?;
+    if query.from > session.head() && session.has_ended() {
+        let detail = format!("the output ends at {}", session.head());
+        return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset_beyond_end", detail));
+    }
+    let format = Format::asked(&headers);
+    let reading = Reading::new(&hub, &session, query.from, query.follow);
+    let pieces = stream::unfold((reading, Vec::new().into_iter()), move |(mut reading, mut ready)| async move {
+        loop {
+            for record in ready.by_ref() {
+                let bytes: Bytes = format.write(&record);
+                if !bytes.is_empty() {
+                    return Some((Ok::<_, std::convert::Infallible>(bytes), (reading, ready)));
+                }
+            }
+            ready = reading.next().await?.into_iter();
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(pieces)).into_response())
+}
+
+async fn read(hub: &Hub, caller: &Caller, id: &str, peer: SocketAddr) -> Result<Arc<Session>, ApiError> {
+    let session = find(hub, caller, id, Right::Read, "read this session").await;
+    let line = line(caller, "read", session.as_ref().ok().map(|session| session.id()), peer);
+    audited(hub, line, session).await
+}
+
+/// `GET /v1/sessions/{id}/recording.cast`: asciicast version 2.
+pub async fn recording(
+    Shared(hub): Shared<Arc<Hub>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    let session = read(&hub, &caller, &id, peer).await?;
+    let mut reading = Reading::new(&hub, &session, 0, false);
+    let first = reading.next().await.unwrap_or_default();
+    let cast = Cast::new(&session, &first);
+    let header = cast.header(&session);
+    let state = (reading, Some(first), cast, Some(header));
+    let pieces = stream::unfold(state, |(mut reading, mut ready, mut cast, mut header)| async move {
+        let mut text = header.take().unwrap_or_default();
+        let records = match ready.take() {
+            Some(records) => records,
+            None => reading.next().await?,
+        };
+        records.iter().for_each(|record| cast.event(record, &mut text));
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (reading, None, cast, None)))
+    });
+    let kind = HeaderValue::from_static("application/x-asciicast");
+    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(pieces)).into_response())
+}
+
+/// Writes asciicast version 2 (docs.asciinema.org/manual/asciicast/v2): a header, then events of time, code and text.
+struct Cast {
+    /// When the recording starts, in microseconds since the Unix epoch.
+    start: u64,
+    size: Size,
+    /// Bytes of a character that is not whole yet.
+    carry: Vec<u8>,
+}
+
+impl Cast {
+    fn new(session: &Session, first: &[Record]) -> Self {
+        let size = first.iter().find_map(|record| match record.payload {
+            Payload::Resize(size) => Some(size),
+            _ => None,
+        });
+        let start = first.first().map_or(session.row.created_at as u64, |record| record.time);
+        Self { start, size: size.or(session.size()).unwrap_or(Size::DEFAULT), carry: Vec::new() }
+    }
+
+    fn header(&self, session: &Session) -> String {
+        let header = json!({
+            "version": 2, "width": self.size.cols, "height": self.size.rows, "timestamp": self.start / 1_000_000,
+            "command": session.row.command.join(" "), "title": format!("{} {}", session.row.app, session.row.name),
+        });
+        format!("{header}\n")
+    }
+
+    fn event(&mut self, record: &Record, out: &mut String) {
+        let (code, data) = match &record.payload {
+            Payload::Output(_, data) => ("o", self.text(data)),
+            Payload::Resize(size) if *size != self.size => {
+                self.size = *size;
+                ("r", size.to_string())
+            }
+            _ => return,
+        };
+        let time = record.time.saturating_sub(self.start);
+        if !data.is_empty() {
+            // Written by hand: the time has to have six digits behind its point, whatever its size.
+            let _ = writeln!(out, "[{}.{:06}, \"{code}\", {}]", time / 1_000_000, time % 1_000_000, json!(data));
+        }
+    }
+
+    /// Whole characters; a part of one waits for the rest, and what is no character is replaced.
+    fn text(&mut self, data: &[u8]) -> String {
+        self.carry.extend_from_slice(data);
+        let mut text = String::new();
+        let mut rest = &self.carry[..];
+        loop {
+            match std::str::from_utf8(rest) {
+                Ok(whole) => {
+                    text.push_str(whole);
+                    rest = &[];
+                    break;
+                }
+                Err(error) => {
+                    let (whole, after) = rest.split_at(error.valid_up_to());
+                    text.push_str(&String::from_utf8_lossy(whole));
+                    rest = after;
+                    match error.error_len() {
+                        Some(len) => {
+                            text.push('\u{fffd}');
+                            rest = &rest[len..];
+                        }
+                        None => break,
+                    }
+                }
+            }
+        }
+        self.carry = rest.to_vec();
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_cut_in_two_is_whole_again() {
+        let mut cast = Cast { start: 0, size: Size::DEFAULT, carry: Vec::new() };
+        let bytes = "aé\u{1f600}z".as_bytes();
+        let text: String = bytes.iter().map(|byte| cast.text(&[*byte])).collect();
+        assert_eq!(text, "aé\u{1f600}z");
+        assert_eq!(cast.text(b"\xffx"), "\u{fffd}x");
+    }
+}

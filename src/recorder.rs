@@ -1,0 +1,205 @@
+//! The recorder reads a session like a viewer and commits its records to the store, in batches.
+//!
+//! A store that is slow or away stops nobody: the ring moves on, the source's spool keeps what is not acknowledged, and
+//! the recorder reads it back from there. Only what is committed is acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, timeout_at};
+
+use crate::record::{Batch, Cause, Exit, Marks, Payload, Reason, Record};
+use crate::session::history::pack;
+use crate::session::subscription::Subscription;
+use crate::session::{Session, now};
+use crate::source::Command;
+use crate::store::{Chunk, ChunkKind, Extent, StoreError};
+
+/// Bytes of records in one chunk, unless one read has more.
+const CHUNK: usize = 256 << 10;
+
+/// How long records are gathered before they are committed.
+const GATHER: Duration = Duration::from_millis(150);
+
+/// How long the recorder waits before it asks a store that failed again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// After how many chunks the journal's size is looked at.
+const TRIM_EVERY: i64 = 32;
+
+/// Records a session until its end is in the store.
+pub async fn record(session: Arc<Session>, journal_bytes: u64) {
+    let recorder = Recorder { session, journal_bytes };
+    if recorder.session.row.record { recorder.all().await } else { recorder.end_only().await }
+}
+
+struct Recorder {
+    session: Arc<Session>,
+    journal_bytes: u64,
+}
+
+impl Recorder {
+    async fn all(&self) {
+        let mut following = self.session.subscribe(self.session.journal.extent().to).past_the_journal();
+        let mut marks = self.last_marks().await;
+        let mut ended = false;
+        while !ended {
+            let Some(batch) = gather(&mut following).await else { break };
+            let batch = batch.without(&marks);
+            marks.append(&batch);
+            ended = batch.ends;
+            if !batch.is_empty() && self.commit(&batch).await.is_none() {
+                break;
+            }
+        }
+        self.end().await;
+    }
+
+    /// The records without length at the end of what an earlier hub committed.
+    async fn last_marks(&self) -> Marks {
+        let mut marks = Marks::default();
+        let extent = self.session.journal.extent();
+        if extent.next_seq > 0 {
+            let last = self.surely(|| self.session.journal.read(extent.to)).await;
+            if let Some(Some(batch)) = last {
+                marks.append(&batch);
+            }
+        }
+        marks
+    }
+
+    /// A session that is not recorded leaves its end, and how much is not there.
+    async fn end_only(&self) {
+        let mut status = self.session.status();
+        let Ok(Some(exit)) = status.wait_for(|status| status.exit.is_some()).await.map(|status| status.exit.clone())
+        else {
+            return;
+        };
+        let (head, time) = (self.session.head(), now() as u64);
+        let mut bytes = BytesMut::new();
+        if head > 0 {
+            let payload = Payload::Dropped { to: head, reason: Reason::NotRecorded };
+            Record { offset: 0, time, payload }.encode(&mut bytes);
+        }
+        Record { offset: head, time, payload: Payload::Exit(Exit::clone(&exit)) }.encode(&mut bytes);
+        if let Ok(batch) = Batch::parse(bytes.freeze()) {
+            self.commit(&batch).await;
+        }
+        self.end().await;
+    }
+
+    /// Commits a batch, however long the store takes, and then tells the source that it need not keep it. `None`
+    /// where the store has no such session any more.
+    async fn commit(&self, batch: &Batch) -> Option<()> {
+        let data = Bytes::from(pack(&batch.bytes).ok()?);
+        let extent = self.surely(|| self.append(batch, data.clone())).await?;
+        self.session.journal.moved(extent);
+        if self.session.row.record {
+            self.session.tell(Command::Ack(batch.to, false)).await;
+        }
+        if extent.next_seq % TRIM_EVERY == 0 && extent.stored_bytes > self.journal_bytes {
+            self.trim().await;
+        }
+        Some(())
+    }
+
+    async fn append(&self, batch: &Batch, data: Bytes) -> Result<Extent, StoreError> {
+        let mut extent = self.session.journal.extent();
+        let stored_bytes = data.len() as u64;
+        let chunk = Chunk {
+            kind: ChunkKind::Records,
+            seq: extent.next_seq,
+            from: batch.from,
+            to: batch.to,
+            first_time: batch.first_time as i64,
+            last_time: batch.last_time as i64,
+            data,
+        };
+        match self.session.journal.store().append(self.session.id(), &[chunk]).await {
+            Ok(()) => {}
+            Err(error) => {
+                // The commit of an earlier try may have gone through although its answer was lost.
+                let there = self.session.journal.store().extent(self.session.id()).await?;
+                let ours = there.next_seq == extent.next_seq + 1 && there.to == batch.to;
+                return if ours { Ok(there) } else { Err(error) };
+            }
+        }
+        if extent.next_seq == 0 {
+            extent.from = batch.from;
+        }
+        extent.to = batch.to;
+        extent.next_seq += 1;
+        extent.stored_bytes += stored_bytes;
+        Ok(extent)
+    }
+
+    async fn trim(&self) {
+        let (id, store) = (self.session.id(), self.session.journal.store());
+        let trimmed = async {
+            store.trim(id, self.journal_bytes).await?;
+            store.extent(id).await
+        };
+        match trimmed.await {
+            Ok(extent) => self.session.journal.moved(extent),
+            Err(error) => tracing::warn!(%error, session = %id, "cannot trim a journal"),
+        }
+    }
+
+    /// Stores the end, then lets the agent go.
+    async fn end(&self) {
+        let status = self.session.status_now();
+        let lost = || Arc::new(Exit::from(Cause::Lost { reason: "its end is not known".into() }));
+        let exit = status.exit.unwrap_or_else(lost);
+        let at = status.ended_at.unwrap_or_else(now);
+        let (id, store) = (self.session.id(), self.session.journal.store());
+        self.surely(|| store.end_session(id, &exit, at)).await;
+        self.session.note_safe();
+        self.session.tell(Command::Ack(self.session.head(), true)).await;
+    }
+
+    /// Asks the store until it answers. `None` where it has no such session: it was removed, or an older copy of the
+    /// database was put in place.
+    async fn surely<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<T> {
+        let mut wait = AGAIN.0;
+        loop {
+            match ask().await {
+                Ok(answer) => return Some(answer),
+                Err(error @ StoreError::NoSession(_)) => {
+                    tracing::error!(%error, session = %self.session.id(), "nothing more of this session is recorded");
+                    return None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, session = %self.session.id(), "the store failed; trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(AGAIN.1);
+                }
+            }
+        }
+    }
+}
+
+/// What comes within a moment, as one batch; `None` once the exit was returned.
+async fn gather(following: &mut Subscription) -> Option<Batch> {
+    let mut out = Vec::new();
+    let mut len = 0;
+    let mut deadline = None;
+    loop {
+        let before = out.len();
+        let next = following.next(&mut out);
+        let more = match deadline {
+            None => next.await,
+            Some(deadline) => match timeout_at(deadline, next).await {
+                Ok(more) => more,
+                Err(_) => break,
+            },
+        };
+        len += out[before..].iter().map(Bytes::len).sum::<usize>();
+        if !more || len >= CHUNK {
+            break;
+        }
+        deadline.get_or_insert(Instant::now() + GATHER);
+    }
+    let bytes = if out.len() == 1 { out.pop()? } else { out.concat().into() };
+    Batch::parse(bytes).ok().filter(|batch| !batch.is_empty())
+}

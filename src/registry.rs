@@ -1,0 +1,386 @@
+//! The registry opens sessions, keeps those that live, and finds those that have ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::agent::descendants::{EXEMPT, MARK};
+use crate::agent::protocol::Start;
+use crate::backend::Backend;
+use crate::config::server::{Limits, Server};
+use crate::protocol::NewRun;
+use crate::record::{Batch, Cause, Exit, Payload, Size};
+use crate::recorder;
+use crate::session::history::{Journal, unpack};
+use crate::session::{Session, now};
+use crate::source::Command;
+use crate::store::{Created, Extent, Kind, Micros, SessionFilter, SessionRow, SharedStore, State, StoreError};
+use crate::tasks::Tasks;
+
+/// How far ahead of its client a command without a terminal may produce output, in bytes. Half a ring, so that the
+/// client always reads from memory.
+pub const PACE_WINDOW: u64 = 512 << 10;
+
+/// How long an ended session stays in memory after its last viewer left.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// Variables of the hub and its clients that no command gets.
+const PRIVATE: [&str; 4] = ["FOGHORN_TOKEN", "FOGHORN_DATABASE_URL", EXEMPT, MARK];
+
+/// Why a session could not be opened or found.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The request cannot be meant.
+    #[error("{0}")]
+    Invalid(String),
+    /// The idempotency key was used before, for something else.
+    #[error("the idempotency key was used before, for another request")]
+    KeyReused,
+    /// Too many sessions live.
+    #[error("{0} has {1} live sessions, and {1} are allowed; wait for one to end or stop one")]
+    TooMany(String, u64),
+}
+
+/// See the module's documentation.
+pub struct Registry {
+    store: SharedStore,
+    backend: Arc<dyn Backend>,
+    limits: Limits,
+    embedded: bool,
+    base_env: BTreeMap<String, String>,
+    live: DashMap<Uuid, Arc<Session>>,
+    /// Moves when a session comes or goes.
+    count: watch::Sender<usize>,
+    tasks: Tasks,
+}
+
+impl Registry {
+    /// A registry without sessions.
+    #[must_use]
+    pub fn new(store: SharedStore, backend: Arc<dyn Backend>, settings: &Server, tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            backend,
+            limits: settings.limits.clone(),
+            embedded: settings.embedded,
+            base_env: settings.base_env.clone(),
+            live: DashMap::new(),
+            count: watch::Sender::new(0),
+            tasks,
+        })
+    }
+
+    /// The store that the sessions are in.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// The sessions in memory.
+    #[must_use]
+    pub fn live(&self) -> Vec<Arc<Session>> {
+        self.live.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// Follows how many sessions are in memory.
+    #[must_use]
+    pub fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    /// Starts a command, or finds the session that the same request started before (`false`).
+    ///
+    /// # Errors
+    /// [`RegistryError`]. A command that cannot be started is not one: its session ends with that reason.
+    pub async fn start(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
+        check(&run)?;
+        let row = self.row(&run, owner)?;
+        if row.idempotency_key.is_none() {
+            self.check_room(owner, &run.app).await?;
+        }
+        let row = match self.store.create_session(row).await? {
+            Created::New(row) => *row,
+            Created::Existing(row) if row.request_hash != request_hash(&run) => return Err(RegistryError::KeyReused),
+            Created::Existing(row) => return Ok((self.open(*row).await?, false)),
+        };
+        let start = self.start_message(&run)?;
+        let journal = Journal::new(self.store.clone(), row.id, Extent::default());
+        let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
+        let session = Session::new(row, journal, 0, limits);
+        self.keep(&session);
+        match self.backend.create(session.id()).await {
+            Ok(place) => {
+                self.store.set_place(session.id(), &place).await?;
+                self.pump(&session, place, Some(start));
+            }
+            Err(error) => session.conclude(Cause::StartFailed { status: 125, reason: error.to_string() }),
+        }
+        self.tend(&session);
+        Ok((session, true))
+    }
+
+    async fn check_room(&self, owner: &str, app: &str) -> Result<(), RegistryError> {
+        if self.limits.live_per_owner.is_none() && self.limits.live_per_app.is_none() {
+            return Ok(());
+        }
+        let (owners, apps) = self.store.count_live(owner, app).await?;
+        match (self.limits.live_per_owner, self.limits.live_per_app) {
+            (Some(limit), _) if owners >= limit => Err(RegistryError::TooMany(owner.into(), limit)),
+            (_, Some(limit)) if apps >= limit => Err(RegistryError::TooMany(format!("the app {app}"), limit)),
+            _ => Ok(()),
+        }
+    }
+
+    fn row(&self, run: &NewRun, owner: &str) -> Result<SessionRow, RegistryError> {
+        Ok(SessionRow {
+            id: Uuid::now_v7(),
+            name: String::new(),
+            kind: Kind::Run,
+            state: State::Starting,
+            app: run.app.clone(),
+            owner: owner.into(),
+            command: run.command.clone(),
+            tty: run.tty,
+            record: run.record,
+            detached: run.detached || run.keep,
+            backend: self.backend.name().into(),
+            place: serde_json::Value::Null,
+            idempotency_key: run.idempotency_key.clone(),
+            request_hash: request_hash(run),
+            created_at: now(),
+            started_at: None,
+            ended_at: None,
+            exit: None,
+        })
+    }
+
+    fn start_message(&self, run: &NewRun) -> Result<Start, RegistryError> {
+        let millis = |duration: Duration| duration.as_millis() as u64;
+        let time_limit = duration(run.timeout.as_deref(), "timeout")?.unwrap_or(self.limits.time_limit);
+        let idle_limit = duration(run.idle.as_deref(), "idle")?.unwrap_or(self.limits.idle_limit);
+        let held = !run.detached && !run.keep;
+        Ok(Start {
+            nonce: Uuid::new_v4().to_string(),
+            command: run.command.clone(),
+            env: self.env(run),
+            dir: self.dir(run),
+            terminal: run.tty.then(|| run.size.unwrap_or(Size::DEFAULT).clamped()),
+            stdin: run.stdin,
+            pace: (held && !run.tty).then_some(PACE_WINDOW),
+            spool_bytes: self.limits.spool_bytes,
+            time_limit: Some(millis(time_limit)),
+            idle_limit: run.tty.then_some(millis(idle_limit)),
+            orphan_limit: millis(if held { self.limits.orphan_limit } else { time_limit }),
+            hup_wait: millis(self.limits.hup_wait),
+            term_wait: millis(self.limits.term_wait),
+            copy_output: false,
+        })
+    }
+
+    /// The caller's own environment on its own machine, else the hub's basics; the terminal's type is the caller's.
+    fn env(&self, run: &NewRun) -> BTreeMap<String, String> {
+        let mut env = if self.embedded { run.caller_env.clone() } else { self.base_env.clone() };
+        match run.caller_env.get("TERM").filter(|_| run.tty) {
+            Some(term) => drop(env.insert("TERM".into(), term.clone())),
+            None if run.tty => drop(env.insert("TERM".into(), "xterm-256color".into())),
+            None => {}
+        }
+        for name in PRIVATE {
+            env.remove(name);
+        }
+        env.extend(run.env.clone());
+        env
+    }
+
+    fn dir(&self, run: &NewRun) -> String {
+        let home = || self.base_env.get("HOME").cloned().unwrap_or_else(|| "/".into());
+        run.dir.clone().unwrap_or_else(home)
+    }
+
+    /// Finds a session by id or name: one that lives, or one that has ended from the store.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn find(&self, id: &str) -> Result<Option<Arc<Session>>, RegistryError> {
+        let row = match Uuid::parse_str(id) {
+            Ok(id) => match self.live.get(&id) {
+                Some(session) => return Ok(Some(session.clone())),
+                None => self.store.session(id).await?,
+            },
+            Err(_) => self.store.session_by_name(id).await?,
+        };
+        match row {
+            Some(row) => Ok(Some(self.open(row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn open(&self, row: SessionRow) -> Result<Arc<Session>, RegistryError> {
+        if let Some(session) = self.live.get(&row.id) {
+            return Ok(session.clone());
+        }
+        let extent = self.store.extent(row.id).await?;
+        let journal = Journal::new(self.store.clone(), row.id, extent);
+        let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
+        Ok(Session::ended(row, journal, limits))
+    }
+
+    /// Takes up the sessions that an earlier hub left: connects to their agents where their journals end.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn adopt(self: &Arc<Self>) -> Result<usize, RegistryError> {
+        let filter = SessionFilter { live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
+        let rows = self.store.sessions(&filter).await?;
+        let count = rows.len();
+        for row in rows {
+            let extent = self.store.extent(row.id).await?;
+            if let Some(end) = self.committed_end(&row, &extent).await? {
+                // The hub before this one died between the exit's commit and the note of the end.
+                self.store.end_session(row.id, &end.0, end.1).await?;
+                continue;
+            }
+            let place = row.place.clone();
+            let journal = Journal::new(self.store.clone(), row.id, extent);
+            let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
+            let session = Session::new(row, journal, extent.to, limits);
+            self.keep(&session);
+            self.pump(&session, place, None);
+            self.tend(&session);
+        }
+        Ok(count)
+    }
+
+    /// The end that a journal has although its session is not noted as ended, and when it was.
+    async fn committed_end(&self, row: &SessionRow, extent: &Extent) -> Result<Option<(Exit, Micros)>, StoreError> {
+        let Some(last) = self.store.chunk(row.id, extent.next_seq - 1).await? else { return Ok(None) };
+        let records = Batch::parse(unpack(&last.data)?).ok().and_then(|batch| batch.records().last());
+        Ok(records.and_then(|record| match record.payload {
+            Payload::Exit(exit) => Some((exit, record.time as Micros)),
+            _ => None,
+        }))
+    }
+
+    fn keep(&self, session: &Arc<Session>) {
+        self.live.insert(session.id(), session.clone());
+        self.count.send_replace(self.live.len());
+    }
+
+    fn pump(self: &Arc<Self>, session: &Arc<Session>, place: serde_json::Value, start: Option<Start>) {
+        let (registry, session) = (self.clone(), session.clone());
+        self.tasks.spawn("pump", async move {
+            session.pump(&*registry.backend, &place, start).await;
+        });
+    }
+
+    /// All that goes on beside a session's pump.
+    fn tend(self: &Arc<Self>, session: &Arc<Session>) {
+        self.tasks.spawn("recorder", recorder::record(session.clone(), self.limits.journal_bytes));
+        if session.row.tty {
+            self.tasks.spawn("screen", session.clone().keep_screen());
+        }
+        self.tasks.spawn("grace", {
+            let (session, grace) = (session.clone(), self.limits.grace);
+            until_end(session.clone(), async move {
+                session.abandoned(grace).await;
+                let by = format!("the hub: its client was away for {}", humantime::format_duration(grace));
+                session.tell_surely(|| Command::Stop(by.clone())).await;
+            })
+        });
+        self.tasks.spawn("orphan-limit", {
+            let (session, limits) = (session.clone(), self.limits.clone());
+            until_end(session.clone(), async move {
+                session.follow_orphan_limit(limits.orphan_limit, limits.time_limit).await;
+            })
+        });
+        self.tasks.spawn("state", until_end(session.clone(), note_running(session.clone())));
+        self.tasks.spawn("retire", self.clone().retire(session.clone()));
+    }
+
+    /// Lets a session go from memory once its end is stored and nobody has looked at it for a while.
+    async fn retire(self: Arc<Self>, session: Arc<Session>) {
+        let mut status = session.status();
+        let _ = status.wait_for(|status| status.safe).await;
+        let mut present = session.presence.follow();
+        loop {
+            if present.wait_for(|present| present.viewers == 0).await.is_err() {
+                break;
+            }
+            if tokio::time::timeout(KEPT, present.wait_for(|present| present.viewers > 0)).await.is_err() {
+                break;
+            }
+        }
+        self.live.remove(&session.id());
+        self.count.send_replace(self.live.len());
+        session.set_control(None);
+    }
+}
+
+/// Does something beside a session, for as long as the session has not ended.
+async fn until_end(session: Arc<Session>, work: impl Future<Output = ()>) {
+    let mut status = session.status();
+    tokio::select! {
+        () = work => {}
+        _ = status.wait_for(|status| status.exit.is_some()) => {}
+    }
+}
+
+/// Stores that the command runs. A store that is away at that moment learns it with the end.
+async fn note_running(session: Arc<Session>) {
+    let mut status = session.status();
+    let at = status.wait_for(|status| status.started_at.is_some()).await.ok().and_then(|status| status.started_at);
+    if let Some(at) = at
+        && let Err(error) = session.journal.store().set_running(session.id(), at).await
+    {
+        tracing::warn!(%error, session = %session.id(), "cannot store that a command runs");
+    }
+}
+
+fn check(run: &NewRun) -> Result<(), RegistryError> {
+    let invalid = |text: &str| Err(RegistryError::Invalid(text.into()));
+    let letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if run.app.is_empty() || run.app.len() > 63 || !run.app.chars().all(letter) {
+        return invalid("an app's name has 1 to 63 letters, digits, '-', '_' and '.'");
+    }
+    if run.command.first().is_none_or(String::is_empty) {
+        return invalid("there is no command to run");
+    }
+    let strings = run.command.iter().chain(run.env.values()).chain(run.env.keys()).chain(&run.dir);
+    if strings.chain(run.caller_env.values()).any(|text| text.contains('\0')) {
+        return invalid("a command and its environment cannot have NUL characters");
+    }
+    if run.env.keys().any(|name| name.is_empty() || name.contains('=')) {
+        return invalid("a variable's name cannot be empty or have '='");
+    }
+    Ok(())
+}
+
+fn duration(text: Option<&str>, name: &str) -> Result<Option<Duration>, RegistryError> {
+    let parse = |text| humantime::parse_duration(text);
+    let invalid = |_| RegistryError::Invalid(format!("{name} is not a duration such as 90s or 1h"));
+    text.map(parse).transpose().map_err(invalid)
+}
+
+/// What a repeated start is compared by. Values of the environment are left out: they are stored in no form.
+fn request_hash(run: &NewRun) -> Option<String> {
+    run.idempotency_key.as_ref()?;
+    let mut run = run.clone();
+    run.caller_env.clear();
+    run.env.values_mut().for_each(String::clear);
+    let body = serde_json::to_vec(&run).ok()?;
+    Some(hex(&Sha256::digest(body)))
+}
+
+/// Bytes in lower-case hexadecimal.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,230 @@
+//! The server: starts everything in order, and stops it in order and in bounded time.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::process::{Resource, Rlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::backend::local::Local;
+use crate::config::server::Server;
+use crate::http::auth::{Tokens, TokensError, secret};
+use crate::http::{Hub, router, serve};
+use crate::protocol::{HubFile, SUBPROTOCOL};
+use crate::reaper;
+use crate::registry::{Registry, RegistryError};
+use crate::store::{self, StoreError};
+use crate::tasks::Tasks;
+
+/// How long all of a stop may take.
+const STOP: Duration = Duration::from_secs(10);
+
+/// The name of the file with which an embedded hub is found, in its state folder.
+pub const HUB_FILE: &str = "hub.json";
+
+/// The name of the file with an embedded hub's token, in its state folder.
+pub const TOKEN_FILE: &str = "token";
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The state folder cannot be used.
+    #[error("the state folder {path} cannot be used: {reason}; set FOGHORN_HOME to another one", path = path.display())]
+    Home {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// Another hub uses the state folder.
+    #[error("another hub uses the state folder {path}; stop it, or set FOGHORN_HOME to another one", path = .0.display())]
+    Locked(PathBuf),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}; choose another address with --listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The tokens cannot be used.
+    #[error("the tokens cannot be used: {0}")]
+    Tokens(#[from] TokensError),
+    /// There are none.
+    #[error("a server needs tokens: name a file of them with --tokens or FOGHORN_TOKENS")]
+    NoTokens,
+    /// The store cannot be used.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The sessions that an earlier hub left cannot be taken up.
+    #[error("cannot take up the sessions of an earlier hub: {0}")]
+    Adopt(#[from] RegistryError),
+    /// The system has no randomness.
+    #[error("the system has no randomness: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The system refused something.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// The state folder, held by one hub.
+struct Home {
+    path: PathBuf,
+    _lock: File,
+    epoch: u64,
+}
+
+impl Home {
+    fn take(path: &Path) -> Result<Self, ServerError> {
+        let failed = |reason| ServerError::Home { path: path.to_owned(), reason };
+        DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(failed)?;
+        let lock = private(&path.join("lock")).map_err(failed)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ServerError::Locked(path.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        }
+        let epoch = next_epoch(&path.join("epoch")).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), _lock: lock, epoch })
+    }
+
+    /// Writes a file that only this user can read, at once or not at all.
+    fn write(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        // One that a hub which was killed in between left may have other modes.
+        let _ = std::fs::remove_file(&new);
+        private(&new)?.write_all(text.as_bytes())?;
+        std::fs::rename(&new, &path)?;
+        Ok(path)
+    }
+
+    /// The embedded hub's token: the one that was there before, so that clients that wait for a new hub know it.
+    fn token(&self) -> Result<String, ServerError> {
+        if let Ok(token) = std::fs::read_to_string(self.path.join(TOKEN_FILE))
+            && token.len() >= 32
+        {
+            return Ok(token);
+        }
+        let token = secret()?;
+        self.write(TOKEN_FILE, &token)?;
+        Ok(token)
+    }
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Counts the hubs that this folder has had: an agent goes with the highest.
+fn next_epoch(path: &Path) -> io::Result<u64> {
+    let before = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let epoch = before.unwrap_or(0) + 1;
+    let new = path.with_extension("new");
+    let mut file = private(&new)?;
+    file.set_len(0)?;
+    file.write_all(epoch.to_string().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    Ok(epoch)
+}
+
+/// Allows as many open files as the system lets this user have; the limit from before is for the commands.
+fn raise_nofile() -> Option<u64> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(Resource::Nofile, raised).ok()?;
+    limit.current
+}
+
+/// Serves until it is told to stop, or, embedded, until there has been nothing to do for a while.
+///
+/// # Errors
+/// [`ServerError`] where it cannot start.
+pub async fn run(settings: Server) -> Result<(), ServerError> {
+    let nofile = raise_nofile();
+    let home = Home::take(&settings.home)?;
+    let tokens = tokens(&settings, &home)?;
+    let store = store::open(settings.database_url.as_deref(), &home.path.join("foghorn.db")).await?;
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener.map_err(|reason| ServerError::Listen { address: settings.listen, reason })?;
+    let address = listener.local_addr()?;
+
+    let tasks = Tasks::default();
+    let waits = (settings.limits.hup_wait, settings.limits.term_wait);
+    let backend = Arc::new(Local::new(&home.path, home.epoch, nofile, waits, tasks.clone())?);
+    let registry = Registry::new(store.clone(), backend, &settings, tasks.clone());
+    let adopted = registry.adopt().await?;
+    tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
+    let hub = Hub { registry: registry.clone(), tokens, origins: settings.origins.clone(), tasks: tasks.clone() };
+    let router = router(Arc::new(hub));
+    tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
+    tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
+    if settings.embedded {
+        let file = hub_file(&home, address);
+        home.write(HUB_FILE, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
+    }
+
+    let idle = settings.embedded.then_some(settings.limits.embedded_idle);
+    stopped(&registry, idle).await?;
+    tracing::info!("stopping");
+    if settings.embedded {
+        // Nobody new is to come here; who finds no file starts another hub.
+        let _ = std::fs::remove_file(home.path.join(HUB_FILE));
+    }
+    tasks.stop();
+    if !tasks.ended(STOP).await {
+        tracing::warn!("some tasks did not stop in time");
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {
+    let own = if settings.embedded { Some(home.token()?) } else { None };
+    if own.is_none() && settings.tokens.is_none() {
+        return Err(ServerError::NoTokens);
+    }
+    let user = settings.base_env.get("USER").cloned().unwrap_or_else(|| "me".into());
+    Ok(Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?)
+}
+
+fn hub_file(home: &Home, address: SocketAddr) -> HubFile {
+    HubFile {
+        url: format!("http://{address}"),
+        pid: std::process::id(),
+        home: home.path.display().to_string(),
+        token_file: home.path.join(TOKEN_FILE).display().to_string(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        backend: "local".into(),
+        protocol: SUBPROTOCOL.into(),
+    }
+}
+
+/// Waits for a signal that asks to stop, or until there was no session for `idle`.
+async fn stopped(registry: &Registry, idle: Option<Duration>) -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let nothing_to_do = async {
+        let Some(idle) = idle else { return std::future::pending().await };
+        let mut count = registry.count();
+        loop {
+            let empty = *count.borrow_and_update() == 0;
+            tokio::select! {
+                changed = count.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(idle), if empty => return,
+            }
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = nothing_to_do => tracing::info!("no session for a while"),
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What has left the ring: the journal in the store, and the source's own spool.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::record::{Batch, Payload, Reason, Record};
+use crate::store::{Extent, SharedStore, StoreError};
+
+/// Bytes asked of the journal or the spool in one read.
+const PIECE: u64 = 256 << 10;
+
+/// A chunk that unpacks to more than this is not ours, in bytes.
+const MAX_CHUNK: usize = 64 << 20;
+
+/// A session's records in the store.
+pub struct Journal {
+    store: SharedStore,
+    session: Uuid,
+    extent: Arc<watch::Sender<Extent>>,
+}
+
+impl Journal {
+    /// The journal of a session that has `extent` so far.
+    #[must_use]
+    pub fn new(store: SharedStore, session: Uuid, extent: Extent) -> Self {
+        Self { store, session, extent: Arc::new(watch::Sender::new(extent)) }
+    }
+
+    /// Where it starts and ends.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        *self.extent.borrow()
+    }
+
+    /// Follows where it starts and ends.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Extent> {
+        self.extent.subscribe()
+    }
+
+    /// Records were committed, or deleted.
+    pub fn moved(&self, extent: Extent) {
+        self.extent.send_replace(extent);
+    }
+
+    /// The store that it is in.
+    #[must_use]
+    pub fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    /// Records from `offset` on, some of them; empty where it has none from there. What was deleted comes as a dropped
+    /// record.
+    ///
+    /// # Errors
+    /// What the store says; a chunk that cannot be unpacked is an error of its row.
+    pub async fn read(&self, offset: u64) -> Result<Option<Batch>, StoreError> {
+        let chunks = self.store.chunks(self.session, offset, PIECE / 4).await?;
+        let Some(first) = chunks.first() else { return Ok(None) };
+        if first.from > offset {
+            let payload = Payload::Dropped { to: first.from, reason: Reason::JournalLimit };
+            return Ok(Some(Batch::of(&Record { offset, time: first.first_time as u64, payload })));
+        }
+        let mut bytes = bytes::BytesMut::new();
+        for chunk in &chunks {
+            bytes.extend_from_slice(&unpack(&chunk.data)?);
+        }
+        let batch = Batch::parse(bytes.freeze()).map_err(|error| broken(&error))?.after(offset);
+        Ok((!batch.is_empty()).then_some(batch))
+    }
+}
+
+/// Compresses encoded records for a chunk.
+///
+/// # Errors
+/// Where the compressor runs out of memory.
+pub fn pack(records: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(records, 1)
+}
+
+/// The encoded records of a chunk.
+///
+/// # Errors
+/// Where the data are not what [`pack`] made.
+pub fn unpack(data: &[u8]) -> Result<bytes::Bytes, StoreError> {
+    let size = zstd::zstd_safe::get_frame_content_size(data).ok().flatten().unwrap_or_default();
+    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CHUNK).ok_or(broken(&"too large"))?;
+    zstd::bulk::decompress(data, size).map(Into::into).map_err(|error| broken(&error))
+}
+
+fn broken(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Row { table: "chunks", reason: error.to_string() }
+}

@@ -1,0 +1,141 @@
+//! Presence: who is here, and which of them drives. Joining returns a value; dropping it leaves.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+use super::lock;
+use crate::protocol::Driver;
+
+/// Who is here now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Who types.
+    pub driver: Option<Driver>,
+    /// How many follow, the driver included.
+    pub viewers: usize,
+    /// Counts the changes of driver.
+    pub changes: u64,
+    /// Nobody has to hold the session any more: somebody left it on purpose.
+    pub released: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Presence {
+    names: Mutex<HashMap<u64, String>>,
+    next: Mutex<u64>,
+    present: watch::Sender<Present>,
+}
+
+impl Presence {
+    /// Nobody is here; `released` where somebody left on purpose before, while another hub had the session.
+    #[must_use]
+    pub fn new(released: bool) -> Arc<Self> {
+        let present = Present { released, ..Present::default() };
+        Arc::new(Self { names: Mutex::default(), next: Mutex::default(), present: watch::Sender::new(present) })
+    }
+
+    /// Joins under a name.
+    #[must_use]
+    pub fn join(self: &Arc<Self>, name: &str) -> Guest {
+        let viewer = {
+            let mut next = lock(&self.next);
+            *next += 1;
+            *next
+        };
+        lock(&self.names).insert(viewer, name.to_owned());
+        self.present.send_modify(|present| present.viewers += 1);
+        Guest { presence: self.clone(), viewer }
+    }
+
+    /// Follows who is here.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Present> {
+        self.present.subscribe()
+    }
+
+    /// Who is here now.
+    #[must_use]
+    pub fn now(&self) -> Present {
+        self.present.borrow().clone()
+    }
+
+    /// Whether this viewer drives.
+    #[must_use]
+    pub fn drives(&self, viewer: u64) -> bool {
+        self.present.borrow().driver.as_ref().is_some_and(|driver| driver.viewer == viewer)
+    }
+
+    /// Makes this viewer the driver, if nobody drives or it takes over. Whether it drives now.
+    pub fn drive(&self, viewer: u64, take: bool) -> bool {
+        let Some(name) = lock(&self.names).get(&viewer).cloned() else { return false };
+        self.present.send_if_modified(|present| {
+            let free = present.driver.as_ref().is_none_or(|driver| take && driver.viewer != viewer);
+            if free {
+                present.driver = Some(Driver { name, viewer });
+                present.changes += 1;
+                present.released = false;
+            }
+            free
+        });
+        self.drives(viewer)
+    }
+
+    /// The driver leaves on purpose: nobody has to hold the session from now on.
+    pub fn release(&self, viewer: u64) {
+        self.present.send_if_modified(|present| {
+            let driving = present.driver.as_ref().is_some_and(|driver| driver.viewer == viewer);
+            if driving {
+                (present.driver, present.released) = (None, true);
+                present.changes += 1;
+            }
+            driving
+        });
+    }
+
+    fn leave(&self, viewer: u64) {
+        lock(&self.names).remove(&viewer);
+        self.present.send_modify(|present| {
+            present.viewers -= 1;
+            if present.driver.as_ref().is_some_and(|driver| driver.viewer == viewer) {
+                present.driver = None;
+                present.changes += 1;
+            }
+        });
+    }
+}
+
+/// One who is here, until it is dropped.
+#[derive(Debug)]
+pub struct Guest {
+    presence: Arc<Presence>,
+    /// Its number within the session.
+    pub viewer: u64,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.presence.leave(self.viewer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_drives_at_a_time_and_leaving_frees_the_seat() {
+        let presence = Presence::new(false);
+        let (ann, bob) = (presence.join("ann"), presence.join("bob"));
+        assert!(presence.drive(ann.viewer, false));
+        assert!(!presence.drive(bob.viewer, false));
+        assert!(presence.drive(bob.viewer, true));
+        assert!(!presence.drives(ann.viewer));
+        drop(bob);
+        assert_eq!(presence.now().driver, None);
+        assert!(presence.drive(ann.viewer, false));
+        assert_eq!(presence.now().viewers, 1);
+    }
+}

@@ -1,0 +1,149 @@
+//! The pump: takes records from the source and appends them, over as many connections as it needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+
+use super::{Session, lock, now};
+use crate::agent::protocol::Start;
+use crate::backend::{Backend, BackendError};
+use crate::record::{Batch, Cause, Payload, Record};
+use crate::source::{Command, Event, Source};
+
+/// How long the pump waits before it connects again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How it came that a session's pump stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pumped {
+    /// The session has its end.
+    Ended,
+    /// Another hub has the source now.
+    Taken,
+}
+
+impl Session {
+    /// Pumps until the session has its end. `start` is what a source that was not told yet is told.
+    pub async fn pump(
+        self: &Arc<Self>,
+        backend: &dyn Backend,
+        place: &serde_json::Value,
+        mut start: Option<Start>,
+    ) -> Pumped {
+        let mut wait = AGAIN.0;
+        loop {
+            match backend.connect(self.id(), place, self.head()).await {
+                Ok(source) => {
+                    wait = AGAIN.0;
+                    self.pump_from(source, &mut start).await;
+                    self.set_control(None);
+                }
+                Err(BackendError::Taken(by)) => {
+                    tracing::warn!(session = %self.id(), by, "another hub has this session");
+                    return Pumped::Taken;
+                }
+                Err(BackendError::Gone) => {
+                    backend.clean_up(self.id(), place).await;
+                    self.conclude(Cause::Lost { reason: "its agent was killed".into() });
+                }
+                Err(error) => {
+                    tracing::warn!(session = %self.id(), %error, "cannot reach an agent; trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(AGAIN.1);
+                }
+            }
+            if self.has_ended() {
+                return Pumped::Ended;
+            }
+        }
+    }
+
+    /// One connection's worth. After the exit the connection is kept: the recorder may still read from it.
+    async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>) {
+        if !source.started {
+            let Some(start) = start.clone() else {
+                // The hub that knew what to start died before it said so; nobody knows it any more.
+                source.control.send(Command::Stop("nobody".into())).await;
+                let reason = "the hub died before the command was started".to_owned();
+                self.conclude(Cause::StartFailed { status: 125, reason });
+                return;
+            };
+            source.control.send(Command::Start(Box::new(start))).await;
+        }
+        {
+            let _order = self.telling.lock().await;
+            self.type_again(&source.control).await;
+            let pace = *lock(&self.pace);
+            if let Some(limit) = pace {
+                source.control.send(Command::Pace(limit)).await;
+            }
+            self.set_control(Some(source.control.clone()));
+        }
+        let mut first = true;
+        while let Some(event) = source.events.next().await {
+            match event {
+                Event::Records(batch) => {
+                    let batch = if first { self.continued(batch) } else { batch };
+                    first = false;
+                    if !batch.is_empty() {
+                        self.publish(batch);
+                    }
+                }
+                Event::InputAck(writer, offset) => self.input.note_ack(writer, offset),
+                Event::Started => self.note_started(now()),
+            }
+        }
+    }
+
+    /// The first batch of a connection, without the records that came over the connection before.
+    fn continued(&self, batch: Batch) -> Batch {
+        let marks = lock(&self.ring).marks();
+        batch.after(self.head()).without(&marks)
+    }
+
+    /// Ends the session from this side: the source will not.
+    pub fn conclude(&self, cause: Cause) {
+        if !self.has_ended() {
+            let record = Record { offset: self.head(), time: now() as u64, payload: Payload::Exit(cause.into()) };
+            self.publish(Batch::of(&record));
+        }
+    }
+
+    /// Waits until the client that holds an attached session has been away for `grace`. Never returns for one that
+    /// nobody has to hold.
+    pub async fn abandoned(&self, grace: Duration) {
+        if self.row.detached {
+            return std::future::pending().await;
+        }
+        let mut present = self.presence.follow();
+        loop {
+            let held = {
+                let present = present.borrow_and_update();
+                present.driver.is_some() || present.released
+            };
+            tokio::select! {
+                changed = present.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(grace), if !held => return,
+            }
+        }
+    }
+
+    /// Tells the source how long it is to live without a hub: less for a session that a client holds.
+    pub async fn follow_orphan_limit(&self, held: Duration, released: Duration) {
+        let mut present = self.presence.follow();
+        let mut told = !present.borrow().released;
+        loop {
+            let holds = !present.borrow_and_update().released;
+            if holds != told && !self.row.detached {
+                let limit = if holds { held } else { released };
+                self.tell_surely(|| Command::OrphanLimit(limit.as_millis() as u64)).await;
+                self.store_released(!holds).await;
+                told = holds;
+            }
+            if present.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A subscription: one reader's way through journal, spool and ring. Replay and live are the same operation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::select;
+use tokio::sync::watch;
+
+use super::ring::{Cursor, Found, Ring};
+use super::{Session, lock};
+use crate::record::{Batch, Payload, Reason, Record};
+
+/// The most that one read takes, in bytes, unless one batch is longer.
+pub const PIECE: usize = 256 << 10;
+
+/// How long a reader waits before it asks a store that failed again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// See the module's documentation.
+pub struct Subscription {
+    session: Arc<Session>,
+    head: watch::Receiver<u64>,
+    cursor: Cursor,
+    /// Whether what left the ring may be read from the journal; the one who writes the journal must not.
+    journal: bool,
+    ended: bool,
+}
+
+impl Subscription {
+    pub(super) fn new(session: Arc<Session>, from: u64) -> Self {
+        let head = session.head.subscribe();
+        Self { head, cursor: Ring::cursor(from), session, journal: true, ended: false }
+    }
+
+    /// For the recorder: what left the ring comes from the source alone.
+    #[must_use]
+    pub fn past_the_journal(mut self) -> Self {
+        self.journal = false;
+        self
+    }
+
+    /// The offset up to which all was returned.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.cursor.offset
+    }
+
+    /// Goes on at another offset, as a viewer does who was given a snapshot.
+    pub fn seek(&mut self, offset: u64) {
+        self.cursor = Ring::cursor(offset);
+    }
+
+    /// How many bytes the reader is behind.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        self.session.head().saturating_sub(self.cursor.offset)
+    }
+
+    /// Puts what comes next into `out`: whole records, as many as are there up to [`PIECE`]. Waits where there is
+    /// nothing new; `false` once the exit was returned. Safe to cancel.
+    pub async fn next(&mut self, out: &mut Vec<Bytes>) -> bool {
+        if self.ended {
+            return false;
+        }
+        loop {
+            self.head.borrow_and_update();
+            let found = self.take(out);
+            match found {
+                Found::Records => return true,
+                Found::Nothing => {
+                    if self.session.has_ended() && self.cursor.offset >= self.session.head() {
+                        self.ended = true;
+                        return false;
+                    }
+                    if self.head.changed().await.is_err() {
+                        return false;
+                    }
+                }
+                Found::Older(ring) => {
+                    let batch = self.older(ring).await;
+                    self.cursor = Ring::cursor(batch.to.max(self.cursor.offset));
+                    self.ended = batch.ends;
+                    out.push(batch.bytes);
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// What is new in the ring, without waiting.
+    fn take(&mut self, out: &mut Vec<Bytes>) -> Found {
+        lock(&self.session.ring).read(&mut self.cursor, PIECE, out)
+    }
+
+    /// What the ring, which starts at `ring`, has no more: from the journal, else from the source. Waits while
+    /// neither has it but one may get it; a gap is told where neither can.
+    async fn older(&self, ring: u64) -> Batch {
+        let offset = self.cursor.offset;
+        loop {
+            let mut extent = self.session.journal.follow();
+            let mut control = self.session.control.subscribe();
+            let mut status = self.session.status();
+            let journal_end = extent.borrow_and_update().to;
+            let connected = control.borrow_and_update().clone();
+            let settled = status.borrow_and_update().safe;
+            if self.journal && (offset < journal_end || settled) {
+                match self.session.journal.read(offset).await {
+                    Ok(Some(batch)) => return batch,
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, session = %self.session.id(), "cannot read a journal");
+                        tokio::time::sleep(AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            if let Some(control) = connected.filter(|_| !settled)
+                && let Some(batch) = self.ask_source(&control, offset, ring).await
+            {
+                return batch;
+            }
+            if settled {
+                return self.gap(offset, ring);
+            }
+            select! {
+                _ = extent.changed() => {}
+                _ = control.changed() => {}
+                _ = status.changed() => {}
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    async fn ask_source(&self, control: &crate::source::Control, offset: u64, ring: u64) -> Option<Batch> {
+        let to = ring.min(offset + PIECE as u64);
+        let batches = control.read(offset, to).await?;
+        let bytes: Vec<Bytes> = batches.into_iter().map(|batch| batch.bytes).collect();
+        Batch::parse(bytes.concat().into()).ok().filter(|batch| batch.from == offset && batch.to > offset)
+    }
+
+    fn gap(&self, offset: u64, to: u64) -> Batch {
+        let reason = if self.session.row.record { Reason::AgentLost } else { Reason::NotRecorded };
+        let time = super::now() as u64;
+        Batch::of(&Record { offset, time, payload: Payload::Dropped { to, reason } })
+    }
+}

@@ -1,0 +1,55 @@
+//! Making, listing and deleting sessions.
+
+use sqlx::postgres::PgPool;
+use uuid::Uuid;
+
+use super::super::{Created, SessionFilter, SessionRow, StoreError, rows, sql};
+use super::partitions;
+
+/// Keeps appends away while a session goes.
+const LOCK: &str = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";
+
+pub(super) async fn create(pool: &PgPool, mut row: SessionRow) -> Result<Created, StoreError> {
+    let mut tx = pool.begin().await?;
+    let number: i64 = sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?;
+    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+        .bind(row.id)
+        .bind(&row.owner)
+        .bind(&row.idempotency_key)
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some(same) = same {
+        tx.rollback().await?;
+        return Ok(Created::Existing(Box::new(same.try_into()?)));
+    }
+    row.name = rows::session_name(number);
+    partitions::ensure(&mut tx, rows::day(row.created_at)).await?;
+    rows::insert_session!(row).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(Created::New(Box::new(row)))
+}
+
+pub(super) async fn list(pool: &PgPool, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
+    let found: Vec<rows::Session> = sqlx::query_as(sql::SESSIONS)
+        .bind(&filter.app)
+        .bind(&filter.owner)
+        .bind(filter.live)
+        .bind(filter.before)
+        .bind(i64::from(filter.limit))
+        .fetch_all(pool)
+        .await?;
+    found.into_iter().map(SessionRow::try_from).collect()
+}
+
+/// Deletes a session, and its chunks at once rather than with their partition: who asks for this wants them gone.
+pub(super) async fn delete(pool: &PgPool, id: Uuid) -> Result<bool, StoreError> {
+    let mut tx = pool.begin().await?;
+    let there: Option<Uuid> = sqlx::query_scalar(LOCK).bind(id).fetch_optional(&mut *tx).await?;
+    if there.is_none() {
+        return Ok(false);
+    }
+    sqlx::query(sql::DELETE_CHUNKS).bind(id).execute(&mut *tx).await?;
+    sqlx::query(sql::DELETE_SESSION).bind(id).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(true)
+}

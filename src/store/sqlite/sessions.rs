@@ -1,0 +1,36 @@
+//! Making and listing sessions.
+
+use sqlx::sqlite::SqlitePool;
+
+use super::super::{Created, SessionFilter, SessionRow, StoreError, rows, sql};
+
+pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<Created, StoreError> {
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let number: i64 = sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?;
+    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+        .bind(row.id)
+        .bind(&row.owner)
+        .bind(&row.idempotency_key)
+        .fetch_optional(&mut *tx)
+        .await?;
+    if let Some(same) = same {
+        tx.rollback().await?;
+        return Ok(Created::Existing(Box::new(same.try_into()?)));
+    }
+    row.name = rows::session_name(number);
+    rows::insert_session!(row).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(Created::New(Box::new(row)))
+}
+
+pub(super) async fn list(readers: &SqlitePool, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
+    let found: Vec<rows::Session> = sqlx::query_as(sql::SESSIONS)
+        .bind(&filter.app)
+        .bind(&filter.owner)
+        .bind(filter.live)
+        .bind(filter.before)
+        .bind(i64::from(filter.limit))
+        .fetch_all(readers)
+        .await?;
+    found.into_iter().map(SessionRow::try_from).collect()
+}

@@ -1,0 +1,47 @@
+//! The one place that starts tasks. Every task has a name, a span, an end that it is told of, and is waited for.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+/// Starts tasks and ends them. Clones share all.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Starts a task that ends by itself, or is dropped at its next wait when [`Tasks::stop`] is called.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.spawn_to_end(name, async move { stop.run_until_cancelled_owned(future).await.unwrap_or_default() });
+    }
+
+    /// Starts a task that sees to its end itself; it may ask [`Tasks::stopping`].
+    pub fn spawn_to_end(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let span = tracing::debug_span!("task", name);
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+        self.tracker.spawn(future.instrument(span));
+    }
+
+    /// A token that is cancelled when the tasks are to stop.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Tells all tasks to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until all tasks have ended, at most `limit`. Whether they have.
+    pub async fn ended(&self, limit: Duration) -> bool {
+        self.tracker.close();
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}
