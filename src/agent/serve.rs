@@ -319,9 +319,11 @@ impl Agent {
     }
 
     async fn give_input(&self, command: &Command) {
-        if let Some(channel) = &command.input {
+        // Taken out: the command's pipe ends when what is given to it ends.
+        let channel = command.input.take();
+        if let Some(channel) = channel {
             let typed = self.typed.subscribe();
-            give(&self.input, channel.clone(), || command.end_of_file(), typed, &self.moved).await;
+            give(&self.input, channel, || command.end_of_file(), typed, &self.moved).await;
         }
         std::future::pending().await
     }

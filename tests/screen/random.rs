@@ -37,7 +37,14 @@ impl Random {
             6 | 7 if narrow => "narrow".to_owned(),
             6 => self.pick(&["界世", "漢字かな交じり文", "😀👍", "ｆｕｌｌ", "한국어"]).to_owned(),
             7 => self
-                .pick(&["e\u{301}", "a\u{308}\u{304}", "\r\u{301}", "👩\u{200d}👧", "❤\u{fe0f}", "क\u{94d}ष\u{93f}"])
+                .pick(&[
+                    "\x18e\u{301}",
+                    "\x18a\u{308}\u{304}",
+                    "\r\u{301}",
+                    "\x18👩\u{200d}👧",
+                    "\x18❤\u{fe0f}",
+                    "\x18क\u{94d}ष\u{93f}",
+                ])
                 .to_owned(),
             8 => self.pick(&["\r\n", "\n", "\r", "\t", "\x08", "\x0b", "\x07", "\x08\x08"]).to_owned(),
             9 | 10 => format!("\x1b[{row};{column}H"),

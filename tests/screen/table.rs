@@ -42,6 +42,8 @@ pub const TABLE: &[(&str, &str, &str)] = &[
     ("a saved cursor", "\x1b[3;4H\x1b[1;31m\x1b(0\x1b7\x1b[H\x1b[m\x1b(B", "q\x1b8qx"),
     ("a restored cursor", "\x1b(0\x1b7\x1b(B\x1b8", "qx"),
     ("lines drawn", "\x1b(0lqqk\x1b(B", "q\x1b(0q"),
+    ("waiting behind lines", "\x1b(0\x1b7\x1b(B\x1b80123456789012345678q\x1b[1m", "q"),
+    ("waiting, then lines", "0123456789012345678q\x1b(0", "q"),
     ("lines in G1", "\x1b)0q\x0eq", "q\x0fq"),
     ("sets two and three", "\x1b*0\x1b+A\x1bnq", "q\x1bo#\x0f"),
     ("keys", "\x1b[?1h\x1b=", "\x1b[?1l\x1b>"),

@@ -92,9 +92,12 @@ fn drawn(cell: &Cell) -> Cell {
     cell
 }
 
-/// Whether the cursor waits to go on to the next row behind what no mark joins.
-fn waits(term: &Term) -> bool {
-    term.grid().x == term.grid().cols && term.joinable == 0
+/// Whether the cursor waits to go on to the next row behind a character that the set in use would change.
+fn waits_behind_mapped(term: &Term) -> bool {
+    let grid = term.grid();
+    let text = term.clusters.text(&grid.rows[grid.y].cells()[grid.cols - 1]);
+    let is_mapped = |c| term.charsets.current.map(c) != c;
+    grid.x == grid.cols && term.joinable == 0 && text.chars().next().is_some_and(is_mapped)
 }
 
 /// The character sets as a snapshot can tell them: one in use that is not its level's comes only from a cursor that is
@@ -102,7 +105,7 @@ fn waits(term: &Term) -> bool {
 fn told(term: &Term) -> Charsets {
     let mut charsets = term.charsets;
     let grid = term.grid();
-    if grid.saved.charset != charsets.current || (waits(term) && charsets.current != Charset::Ascii) {
+    if grid.saved.charset != charsets.current || waits_behind_mapped(term) {
         charsets.sets[charsets.level] = charsets.current;
     }
     charsets
@@ -293,7 +296,7 @@ impl Painter<'_> {
             self.put(&format!("\x1b[{}P", cells[x].width));
         }
         self.insert(term);
-        if waits(term) && term.charsets.current != Charset::Ascii {
+        if waits_behind_mapped(term) {
             self.put("\x0f\x1b(B");
             self.cell(&drawn(&cells[x]));
             let charsets = told(term);
