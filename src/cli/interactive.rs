@@ -226,7 +226,8 @@ impl Run {
             Lost::Shown | Lost::No => {}
         }
         self.painter.set_session_size(welcome.size);
-        self.painter.drive(welcome.driving);
+        let need = self.painter.drive(welcome.driving);
+        self.redraw(need);
         if !welcome.driving && !self.at.only_watches && !self.greeted {
             self.notice("somebody else types here; you only watch. `foghorn attach --take` takes over");
         }
@@ -243,7 +244,8 @@ impl Run {
     }
 
     fn presence(&mut self, driver: Option<Driver>, driving: bool) {
-        self.painter.drive(driving);
+        let need = self.painter.drive(driving);
+        self.redraw(need);
         let before = self.driver.replace(driver.clone());
         let (Some(before), Some(now)) = (before, driver) else { return };
         let same = before.as_ref().is_some_and(|before| before.viewer == now.viewer);

@@ -26,6 +26,8 @@ pub struct Modes {
     charset: bool,
     colours: bool,
     keys: bool,
+    /// How often the keyboard's coding was set aside for another one.
+    pushed: u16,
 }
 
 impl Modes {
@@ -44,7 +46,8 @@ impl Modes {
             (0, 0, b'm') => self.style = !(params.is_empty() || params.iter().all(|param| *param == 0)),
             (0, 0, b'r') => self.region = !params.is_empty(),
             (0, b' ', b'q') => self.cursor = first > 0,
-            (b'>' | b'=', 0, b'u') | (b'>', 0, b'm') => self.keys = true,
+            (b'>' | b'<', 0, b'u') => self.pushed = codings(self.pushed, mark == b'>', first),
+            (b'>', 0, b'm') => self.keys = params.get(1).is_some_and(|value| *value > 0),
             (0, b'!', b'p') => self.soft_reset(),
             _ => {}
         }
@@ -95,18 +98,26 @@ impl Modes {
             (was.region, "\x1b7\x1b[r\x1b8"),
             (was.insert, "\x1b[4l"),
             (was.keypad, "\x1b>"),
-            (was.keys, "\x1b[<u\x1b[>4m"),
+            (was.keys, "\x1b[>4m"),
             (was.cursor, "\x1b[0 q"),
             (was.charset, "\x1b(B\x1b)0\x0f"),
             (was.colours, "\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\"),
             (was.style, "\x1b[0m"),
         ];
         parts.iter().filter(|(changed, _)| *changed).for_each(|(_, text)| out.push_str(text));
+        if was.pushed > 0 {
+            out.push_str(&format!("\x1b[<{}u", was.pushed));
+        }
         if let Some(mode) = was.alternate {
             out.push_str(&format!("\x1b[?{mode}l\x1b[0m"));
         }
         out.into_bytes()
     }
+}
+
+/// How many codings of the keyboard are set aside after one more, or after so many were taken back.
+fn codings(pushed: u16, push: bool, count: u16) -> u16 {
+    if push { pushed.saturating_add(1) } else { pushed.saturating_sub(count.max(1)) }
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_is_written_in_order_before_the_end() {
-        let (read, write) = std::io::pipe().expect("a pipe");
+        let (read, write) = io::pipe().expect("a pipe");
         let sink = Sink::start(Box::new(write), Box::new(io::sink())).expect("starts");
         let reader = std::thread::spawn(move || io::read_to_string(read).expect("reads"));
         (0..1000).for_each(|n| sink.write(Stream::Stdout, format!("{n}\n").into(), Some(n)));
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_left_is_noticed() {
-        let (read, write) = std::io::pipe().expect("a pipe");
+        let (read, write) = io::pipe().expect("a pipe");
         drop(read);
         let mut sink = Sink::start(Box::new(write), Box::new(io::sink())).expect("starts");
         sink.write(Stream::Stdout, "x".into(), Some(1));

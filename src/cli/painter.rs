@@ -14,6 +14,8 @@ pub struct Painter {
     session: Option<Size>,
     view: Option<View>,
     driving: bool,
+    /// What is shown to the driver was drawn for a terminal of another size.
+    misfit: bool,
 }
 
 /// Whether the screen has to be drawn anew, from a snapshot.
@@ -31,7 +33,7 @@ impl Painter {
     #[must_use]
     pub fn new(window: Size, driving: bool) -> Self {
         let filter = Filter::new(if driving { Policy::All } else { Policy::Shown });
-        Self { filter, window, session: None, view: None, driving }
+        Self { filter, window, session: None, view: None, driving, misfit: false }
     }
 
     /// The window's size.
@@ -58,15 +60,20 @@ impl Painter {
     }
 
     /// This viewer types, or does no longer.
-    pub fn drive(&mut self, driving: bool) {
-        self.driving = driving;
+    pub fn drive(&mut self, driving: bool) -> Need {
+        let loses = std::mem::replace(&mut self.driving, driving) && !driving;
         self.filter.set_policy(if driving { Policy::All } else { Policy::Shown });
+        // A view is left once the terminal has the new driver's size.
+        self.misfit |= self.view.is_some();
+        let other = self.session.is_some_and(|session| session != self.window);
+        if loses && other { Need::Redraw } else { Need::Nothing }
     }
 
     /// A screen as it stands.
     pub fn snapshot(&mut self, size: Size, screen: &[u8]) -> Vec<u8> {
         self.session = Some(size);
         let mut out = self.leave();
+        self.misfit = size != self.window;
         if self.driving || size == self.window {
             out.extend_from_slice(CLEAR);
             self.filter.interrupt();
@@ -99,11 +106,10 @@ impl Painter {
 
     /// The session's terminal has this size from here on.
     pub fn session_size(&mut self, size: Size) -> (Vec<u8>, Need) {
-        let before = self.session.replace(size);
+        self.session = Some(size);
         if self.driving {
-            // What was drawn for another size is drawn again once the terminal has ours.
-            let other = before.is_some_and(|before| before != self.window);
-            return (Vec::new(), if other && size == self.window { Need::Redraw } else { Need::Nothing });
+            let redraw = size == self.window && std::mem::take(&mut self.misfit);
+            return (Vec::new(), if redraw { Need::Redraw } else { Need::Nothing });
         }
         match &mut self.view {
             Some(view) if size != self.window => {
@@ -160,6 +166,19 @@ mod tests {
         assert_eq!(painter.session_size(LARGE), (Vec::new(), Need::Redraw));
         let _ = painter.snapshot(LARGE, b"$ ");
         assert_eq!(painter.session_size(LARGE), (Vec::new(), Need::Nothing));
+        assert_eq!(painter.window_size(SMALL), (Vec::new(), Need::Nothing));
+        assert_eq!(painter.session_size(SMALL), (Vec::new(), Need::Nothing), "the program draws that itself");
+    }
+
+    #[test]
+    fn who_is_taken_over_from_by_a_window_of_another_size_gets_a_view() {
+        let mut painter = Painter::new(LARGE, true);
+        assert_eq!(painter.session_size(SMALL), (Vec::new(), Need::Nothing));
+        assert_eq!(painter.drive(false), Need::Redraw);
+        let _ = painter.snapshot(SMALL, b"x");
+        assert!(painter.is_full());
+        assert_eq!(painter.drive(true), Need::Nothing);
+        assert_eq!(painter.session_size(LARGE), (Vec::new(), Need::Redraw));
     }
 
     #[test]

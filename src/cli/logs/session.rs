@@ -128,5 +128,6 @@ fn line(json: Option<&SessionInfo>, text: &[u8], stream: Stream, time: u64) -> V
 
 fn timestamp(micros: u64) -> String {
     let time = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
-    format!("{:.6}", time.unwrap_or_default())
+    let time = format!("{:.6}", time.unwrap_or_default());
+    time.strip_suffix('Z').map_or_else(|| time.clone(), |time| format!("{time}+00:00"))
 }
