@@ -25,8 +25,8 @@ const GATHER: Duration = Duration::from_millis(150);
 /// How long the recorder waits before it asks a store that failed again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// After how many chunks the journal's size is looked at.
-const TRIM_EVERY: i64 = 32;
+/// A journal is cut back to its limit when it is over it by this part of the limit, so that not each commit does.
+const SLACK: u64 = 8;
 
 /// Records a session until its end is in the store.
 pub async fn record(session: Arc<Session>, journal_bytes: u64) {
@@ -98,7 +98,8 @@ impl Recorder {
         if self.session.row.record {
             self.session.tell(Command::Ack(batch.to, false)).await;
         }
-        if extent.next_seq % TRIM_EVERY == 0 && extent.stored_bytes > self.journal_bytes {
+        let slack = if batch.ends { 0 } else { self.journal_bytes / SLACK };
+        if extent.stored_bytes > self.journal_bytes + slack {
             self.trim().await;
         }
         Some(())

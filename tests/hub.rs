@@ -65,7 +65,7 @@ async fn a_key_typed_across_ten_kills_reaches_the_command_once() {
     let mut server = Server::start("").await;
     let session = server.run(&["cat"], json!({"stdin": true, "keep": true})).await;
     let id = session["id"].as_str().expect("an id").to_owned();
-    let typed: Vec<String> = (0..200).map(|n| format!("key {n}\n")).collect();
+    let typed: Vec<String> = (0..1000).map(|n| format!("key {n}\n")).collect();
     let all = typed.concat();
     let (mut from, mut output, mut kills) = (0u64, Vec::new(), 0);
     while kills < 10 {
@@ -216,7 +216,7 @@ async fn a_journal_above_its_limit_loses_its_oldest_part_and_says_so() {
     let mut server = Server::start("journal = \"2 MiB\"\n").await;
     // Hardly compressible, so that the stored bytes are many.
     let id = server.run_detached("head -c 30000000 /dev/urandom | base64 -w0").await;
-    server.ended(&id).await;
+    server.stored(&id).await;
     server.terminate().await;
     server.again().await;
     let mut viewer = server.attach(&id, Hello::watch()).await;
@@ -227,7 +227,7 @@ async fn a_journal_above_its_limit_loses_its_oldest_part_and_says_so() {
     };
     assert!(
         matches!(first.payload, Payload::Dropped { reason: foghorn::record::Reason::JournalLimit, .. }),
-        "{first:?}"
+        "the first record is no gap"
     );
     assert_eq!(viewer.rest().await, 1000);
     assert_eq!(viewer.next, 40_000_000);

@@ -1,6 +1,5 @@
 //! The process of a session: started on a terminal of its own or on three pipes.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,8 +27,8 @@ pub struct Command {
     pub pid: Pid,
     /// What it writes to.
     pub outputs: Vec<(Stream, Channel)>,
-    /// What it reads from; none where its standard input is at its end. A pipe ends when this is taken and dropped.
-    pub input: RefCell<Option<Channel>>,
+    /// What it reads from; none where its standard input is at its end.
+    pub input: Option<Channel>,
     /// The terminal's master side.
     pub terminal: Option<Channel>,
 }
@@ -101,7 +100,7 @@ impl Command {
         Ok(Self {
             pid: pid(&child)?,
             outputs: vec![(Stream::Stdout, terminal.clone())],
-            input: RefCell::new(stdin.then(|| terminal.clone())),
+            input: stdin.then(|| terminal.clone()),
             terminal: Some(terminal),
         })
     }
@@ -118,7 +117,7 @@ impl Command {
             outputs.push((Stream::Stderr, channel(stderr.into())?));
         }
         let input = child.stdin.take().map(|stdin| channel(stdin.into())).transpose()?;
-        Ok(Self { pid: pid(&child)?, outputs, input: RefCell::new(input), terminal: None })
+        Ok(Self { pid: pid(&child)?, outputs, input, terminal: None })
     }
 
     /// Sends a signal as a terminal would: to the foreground process group, or to the command's own.

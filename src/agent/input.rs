@@ -69,7 +69,7 @@ impl Input {
     }
 
     /// The command takes no more input: what waits and what comes counts as given, as with a closed pipe.
-    fn close(&mut self) {
+    pub fn close(&mut self) {
         self.ended = true;
         while let Some(piece) = self.pieces.pop_front() {
             if let Piece::Data { writer, end, .. } = piece {

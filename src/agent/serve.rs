@@ -192,12 +192,15 @@ impl Agent {
         self.orphan_limit.set(start.orphan_limit);
         // Before the command is there, so that no child ends unseen.
         let mut children = signal(SignalKind::child())?;
-        let command = match Command::start(start, &self.session) {
-            Ok(command) => Rc::new(command),
+        let mut command = match Command::start(start, &self.session) {
+            Ok(command) => command,
             Err(error) => {
                 return Ok(Cause::StartFailed { status: error.status, reason: error.to_string() });
             }
         };
+        // The only holder, so that the end of input closes it.
+        let input = command.input.take();
+        let command = Rc::new(command);
         if start.copy_output && command.terminal.is_none() {
             *self.copy.borrow_mut() = Some(copier());
         }
@@ -211,7 +214,7 @@ impl Agent {
         let gone = watch::Sender::new(false);
         let (cause, ()) = select! {
             both = async { tokio::join!(self.supervise(start, &status, &gone), self.read(&command, &gone)) } => both,
-            () = self.give_input(&command) => (Cause::Lost { reason: "the agent failed".into() }, ()),
+            () = self.give_input(&command, input) => (Cause::Lost { reason: "the agent failed".into() }, ()),
             () = reap(command.pid, &mut children, &status) => (Cause::Lost { reason: "the agent failed".into() }, ()),
         };
         *self.copy.borrow_mut() = None;
@@ -318,12 +321,13 @@ impl Agent {
         self.moved.send_replace(());
     }
 
-    async fn give_input(&self, command: &Command) {
-        // Taken out: the command's pipe ends when what is given to it ends.
-        let channel = command.input.take();
-        if let Some(channel) = channel {
-            let typed = self.typed.subscribe();
-            give(&self.input, channel, || command.end_of_file(), typed, &self.moved).await;
+    async fn give_input(&self, command: &Command, input: Option<Channel>) {
+        match input {
+            Some(channel) => {
+                let typed = self.typed.subscribe();
+                give(&self.input, channel, || command.end_of_file(), typed, &self.moved).await;
+            }
+            None => self.input.borrow_mut().close(),
         }
         std::future::pending().await
     }

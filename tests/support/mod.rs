@@ -3,4 +3,4 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod postgres;
-pub mod server;
+pub(crate) mod server;

@@ -21,13 +21,13 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// How long anything in a test may take.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Short limits, so that tests need not wait; a test appends its own.
 const LIMITS: &str = "[limits]\nhup_wait = \"300ms\"\nterm_wait = \"300ms\"\n";
 
 /// Waits until `fact` gives something.
-pub async fn until<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T {
     let since = Instant::now();
     loop {
         if let Some(value) = fact().await {
@@ -39,7 +39,7 @@ pub async fn until<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// A hub as a process.
-pub struct Server {
+pub(crate) struct Server {
     home: tempfile::TempDir,
     child: Option<Child>,
     env: Vec<(String, String)>,
@@ -49,12 +49,12 @@ pub struct Server {
 
 impl Server {
     /// A hub on SQLite with settings added to the short limits: lines of `[limits]`, then other tables.
-    pub async fn start(settings: &str) -> Self {
+    pub(crate) async fn start(settings: &str) -> Self {
         Self::start_with(settings, &[]).await
     }
 
     /// The same, with variables in its environment.
-    pub async fn start_with(settings: &str, env: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_with(settings: &str, env: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         fs::write(home.path().join("foghorn.toml"), format!("{LIMITS}{settings}")).expect("writes");
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -64,7 +64,7 @@ impl Server {
     }
 
     /// Starts a hub on the same state folder.
-    pub async fn again(&mut self) {
+    pub(crate) async fn again(&mut self) {
         let _stale = fs::remove_file(self.home().join("hub.json"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home().join("hub.log")).expect("opens");
         let mut command = Command::new(env!("CARGO_BIN_EXE_foghorn"));
@@ -75,7 +75,7 @@ impl Server {
     }
 
     /// Its state folder.
-    pub fn home(&self) -> &Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
@@ -84,22 +84,22 @@ impl Server {
     }
 
     /// Its address.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.file().expect("a hub that listens").url
     }
 
     /// Its admin's token.
-    pub fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         fs::read_to_string(self.home().join("token")).expect("a token")
     }
 
     /// Its log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home().join("hub.log")).expect("a log")
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("kills");
             child.wait().expect("waits");
@@ -107,31 +107,31 @@ impl Server {
     }
 
     /// `kill -TERM`, and waits for the end.
-    pub async fn terminate(&mut self) {
+    pub(crate) async fn terminate(&mut self) {
         let mut child = self.child.take().expect("a hub");
         signal(child.id(), "TERM");
         until("the hub stops", async || child.try_wait().expect("waits")).await;
     }
 
     /// Whether the hub's process has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| child.try_wait().expect("waits").is_some())
     }
 
     /// A request as the admin: the status and the body, as JSON where it is.
-    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         self.ask_as(&self.token(), method, path, body).await
     }
 
     /// A request with a token.
-    pub async fn ask_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn ask_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let (status, bytes) = self.bytes_as(token, method, path, body).await;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::String(text)))
     }
 
     /// A request with a token: the status and the raw body.
-    pub async fn bytes_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Bytes) {
+    pub(crate) async fn bytes_as(&self, token: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Bytes) {
         let request = http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url()))
@@ -143,7 +143,7 @@ impl Server {
     }
 
     /// Starts a command; `with` overrides fields of the body's source. The answer.
-    pub async fn run(&mut self, command: &[&str], with: Value) -> Value {
+    pub(crate) async fn run(&mut self, command: &[&str], with: Value) -> Value {
         let mut source = json!({"kind": "run", "app": "test", "command": command, "caller_env": {"PATH": "/usr/local/bin:/usr/bin:/bin"}});
         for (name, value) in with.as_object().into_iter().flatten() {
             source[name] = value.clone();
@@ -155,13 +155,13 @@ impl Server {
     }
 
     /// The id of a command that nobody has to hold.
-    pub async fn run_detached(&mut self, script: &str) -> String {
+    pub(crate) async fn run_detached(&mut self, script: &str) -> String {
         let answer = self.run(&["sh", "-c", script], json!({"detached": true})).await;
         answer["id"].as_str().expect("an id").into()
     }
 
     /// Waits for a session's end.
-    pub async fn ended(&self, id: &str) -> Value {
+    pub(crate) async fn ended(&self, id: &str) -> Value {
         until("the session ends", async || {
             let (_, session) = self.ask("GET", &format!("/v1/sessions/{id}?wait=10"), None).await;
             (session["state"] == "ended").then_some(session)
@@ -169,8 +169,14 @@ impl Server {
         .await
     }
 
+    /// Waits until a session's end is in the store: then its agent is let go.
+    pub(crate) async fn stored(&self, id: &str) {
+        self.ended(id).await;
+        until("the agent ends", async || self.agent(id).is_none().then_some(())).await;
+    }
+
     /// All that a session printed so far, or to its end with `follow`.
-    pub async fn output(&self, id: &str, follow: bool) -> Bytes {
+    pub(crate) async fn output(&self, id: &str, follow: bool) -> Bytes {
         let path = format!("/v1/sessions/{id}/output?follow={follow}");
         let (status, bytes) = self.bytes_as(&self.token(), "GET", &path, None).await;
         assert_eq!(status, 200);
@@ -178,12 +184,12 @@ impl Server {
     }
 
     /// Follows a session as the admin.
-    pub async fn attach(&self, id: &str, hello: Hello) -> Viewer {
+    pub(crate) async fn attach(&self, id: &str, hello: Hello) -> Viewer {
         self.attach_as(&self.token(), id, hello).await.expect("attaches")
     }
 
     /// Follows a session with a token.
-    pub async fn attach_as(&self, token: &str, id: &str, hello: Hello) -> Result<Viewer, tungstenite::Error> {
+    pub(crate) async fn attach_as(&self, token: &str, id: &str, hello: Hello) -> Result<Viewer, tungstenite::Error> {
         let mut request =
             format!("{}/v1/sessions/{id}/attach", self.url().replace("http", "ws")).into_client_request()?;
         let headers = request.headers_mut();
@@ -197,12 +203,12 @@ impl Server {
     }
 
     /// Processes that carry the mark of a session.
-    pub fn processes(&self, id: &str) -> Vec<u32> {
+    pub(crate) fn processes(&self, id: &str) -> Vec<u32> {
         with_environment(&format!("FOGHORN_SESSION={id}"))
     }
 
     /// The process id of a session's agent.
-    pub fn agent(&self, id: &str) -> Option<u32> {
+    pub(crate) fn agent(&self, id: &str) -> Option<u32> {
         pids().find(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).collect();
@@ -224,12 +230,12 @@ impl Drop for Server {
 }
 
 /// Sends a signal by name.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let _may_be_gone = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).stderr(Stdio::null()).status();
 }
 
 /// Whether a process is there and not a zombie.
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
 }
@@ -240,7 +246,7 @@ fn pids() -> impl Iterator<Item = u32> {
 }
 
 /// Living processes with a variable in their environment.
-pub fn with_environment(variable: &str) -> Vec<u32> {
+pub(crate) fn with_environment(variable: &str) -> Vec<u32> {
     let has = |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
@@ -249,7 +255,7 @@ pub fn with_environment(variable: &str) -> Vec<u32> {
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn send(request: http::Request<Full<Bytes>>) -> (u16, Bytes) {
+pub(crate) async fn send(request: http::Request<Full<Bytes>>) -> (u16, Bytes) {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.request(request).await.expect("an answer");
     let status = answer.status().as_u16();
@@ -258,23 +264,23 @@ pub async fn send(request: http::Request<Full<Bytes>>) -> (u16, Bytes) {
 
 /// How a viewer says hello.
 #[derive(Clone, Debug, Default)]
-pub struct Hello {
-    pub mode: Mode,
-    pub role: Role,
-    pub from: Option<u64>,
-    pub writer: Option<u128>,
-    pub size: Option<Size>,
-    pub paces: bool,
+pub(crate) struct Hello {
+    pub(crate) mode: Mode,
+    pub(crate) role: Role,
+    pub(crate) from: Option<u64>,
+    pub(crate) writer: Option<u128>,
+    pub(crate) size: Option<Size>,
+    pub(crate) paces: bool,
 }
 
 impl Hello {
     /// One who only reads every byte.
-    pub fn watch() -> Self {
+    pub(crate) fn watch() -> Self {
         Self::default()
     }
 
     /// One who types.
-    pub fn drive(writer: u128) -> Self {
+    pub(crate) fn drive(writer: u128) -> Self {
         Self { role: Role::Drive, writer: Some(writer), ..Self::default() }
     }
 
@@ -291,21 +297,21 @@ impl Hello {
 }
 
 /// One who follows a session. Output is checked to be contiguous as it comes.
-pub struct Viewer {
+pub(crate) struct Viewer {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// All output so far.
-    pub output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
     /// The offset that comes next.
-    pub next: u64,
+    pub(crate) next: u64,
     /// The end, once it came.
-    pub exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
     /// Text messages so far.
-    pub seen: Vec<HubMessage>,
+    pub(crate) seen: Vec<HubMessage>,
 }
 
 /// What came from the hub.
 #[derive(Debug)]
-pub enum Came {
+pub(crate) enum Came {
     Records(Vec<Record>),
     Message(HubMessage),
     Closed(u16),
@@ -314,27 +320,28 @@ pub enum Came {
 
 impl Viewer {
     /// Says something.
-    pub async fn say(&mut self, message: &ClientMessage) {
+    pub(crate) async fn say(&mut self, message: &ClientMessage) {
         self.say_text(&serde_json::to_string(message).expect("serializes")).await;
     }
 
     /// Says something that need not be a message.
-    pub async fn say_text(&mut self, text: &str) {
+    pub(crate) async fn say_text(&mut self, text: &str) {
         // A hub that is gone is found out by what comes.
         let _ = self.socket.send(Message::text(text)).await;
     }
 
     /// Types at an offset of this writer's input.
-    pub async fn type_at(&mut self, offset: u64, text: &str) {
+    pub(crate) async fn type_at(&mut self, offset: u64, text: &str) {
         let mut data = offset.to_be_bytes().to_vec();
         data.extend_from_slice(text.as_bytes());
         let _ = self.socket.send(Message::binary(data)).await;
     }
 
     /// The next thing that comes.
-    pub async fn come(&mut self) -> Came {
+    pub(crate) async fn come(&mut self) -> Came {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
-            let message = tokio::time::timeout(DEADLINE, self.socket.next()).await.expect("something comes in time");
+            let message = tokio::time::timeout_at(deadline, self.socket.next()).await.expect("something comes in time");
             match message {
                 Some(Ok(Message::Binary(bytes))) => return self.records(bytes),
                 Some(Ok(Message::Text(text))) => {
@@ -367,7 +374,7 @@ impl Viewer {
     }
 
     /// Reads until the output has this text.
-    pub async fn shows(&mut self, text: &str) {
+    pub(crate) async fn shows(&mut self, text: &str) {
         while !self.has(text) {
             match self.come().await {
                 Came::Closed(_) | Came::Lost => {
@@ -379,12 +386,12 @@ impl Viewer {
     }
 
     /// Whether the output has this text.
-    pub fn has(&self, text: &str) -> bool {
+    pub(crate) fn has(&self, text: &str) -> bool {
         self.output.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
     /// Reads until a text message is like this.
-    pub async fn hears(&mut self, like: impl Fn(&HubMessage) -> bool) -> HubMessage {
+    pub(crate) async fn hears(&mut self, like: impl Fn(&HubMessage) -> bool) -> HubMessage {
         loop {
             match self.come().await {
                 Came::Message(message) if like(&message) => return message,
@@ -396,7 +403,7 @@ impl Viewer {
     }
 
     /// Reads to the end of the connection; its close code, 0 where it was lost.
-    pub async fn rest(&mut self) -> u16 {
+    pub(crate) async fn rest(&mut self) -> u16 {
         loop {
             match self.come().await {
                 Came::Closed(code) => return code,
@@ -408,7 +415,7 @@ impl Viewer {
 }
 
 /// A file of tokens: name, role, token.
-pub fn tokens(dir: &Path, entries: &[(&str, &str, &str)]) -> PathBuf {
+pub(crate) fn tokens(dir: &Path, entries: &[(&str, &str, &str)]) -> PathBuf {
     let path = dir.join("tokens.toml");
     let entry = |(name, role, token): &(&str, &str, &str)| {
         format!("[[token]]\nname = \"{name}\"\nrole = \"{role}\"\ntoken = \"{token}\"\n")
