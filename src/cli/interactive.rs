@@ -341,7 +341,7 @@ impl Run {
     }
 
     fn lost(&mut self, reason: &str) {
-        let text = format!("the hub is lost ({reason}); reconnecting…");
+        let text = format!("the hub is lost, reconnecting… ({reason})");
         self.lost = Lost::Shown;
         if !terminal::is_stderr() {
             self.at.sink.note(&text);

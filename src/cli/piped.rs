@@ -163,7 +163,7 @@ impl Run {
                 if self.piped.until == Until::Head && head == 0 { Turn::Reached } else { Turn::On }
             }
             Event::Lost(reason) => {
-                self.piped.sink.note(&format!("the hub is lost ({reason}); reconnecting…"));
+                self.piped.sink.note(&format!("the hub is lost, reconnecting… ({reason})"));
                 Turn::On
             }
             Event::Message(message) => self.message(message),

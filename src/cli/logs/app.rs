@@ -43,7 +43,7 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
             Ok(()) if !args.follow => return Ok(0),
             Err(Stop::Failure(failure)) => return Err(failure),
             Err(Stop::Broken(reason)) if !args.follow => return Err(ClientError::Broken(reason).into()),
-            Err(Stop::Broken(reason)) => note(&format!("the hub is lost ({reason}); reconnecting…")),
+            Err(Stop::Broken(reason)) => note(&format!("the hub is lost, reconnecting… ({reason})")),
             Ok(()) => {}
         }
         if log.resume != before {
