@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub mod client;
 pub mod server;
 
 /// A setting that cannot be used.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +23,6 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::logs::Logs;
 use crate::registry::Registry;
@@ -102,7 +101,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/apps/{app}/logs", get(logs::logs))
         .route("/v1/audit", get(sessions::audit))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
-        .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(|_| {
             let detail = "the hub failed at this request; its log says more";
             axum::response::IntoResponse::into_response(ApiError::new(

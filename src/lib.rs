@@ -9,6 +9,8 @@ pub mod backend;
 #[cfg(feature = "hub")]
 pub mod cli;
 #[cfg(feature = "hub")]
+pub mod client;
+#[cfg(feature = "hub")]
 pub mod config;
 #[cfg(feature = "hub")]
 pub mod http;

@@ -271,3 +271,30 @@ async fn an_agent_lets_go_of_a_hub_that_a_later_one_replaced() {
     until("the agent ends", async || (!alive(agent)).then_some(())).await;
     signal(agent, "KILL");
 }
+
+#[tokio::test]
+async fn on_postgresql_a_database_that_goes_away_costs_nobody_anything() {
+    let Some(database) = support::postgres::Database::alone().await else { return };
+    let mut server = Server::start_with("", &[("FOGHORN_DATABASE_URL", &database.url())]).await;
+    let id = server.run_detached("for i in $(seq 1 300); do seq 1 500; sleep 0.01; done; exit 3").await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    while viewer.output.len() < 100_000 {
+        viewer.come().await;
+    }
+    database.stop();
+    let before = viewer.output.len();
+    while viewer.output.len() < before + 200_000 {
+        viewer.come().await;
+    }
+    let (status, problem) = server.ask("GET", "/readyz", None).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("store_unavailable")));
+    database.start().await;
+    assert_eq!(viewer.rest().await, 1000);
+    let expected = seq(500).repeat(300);
+    assert!(viewer.output == expected, "live");
+    server.stored(&id).await;
+    server.kill();
+    server.again().await;
+    assert!(server.output(&id, true).await == expected, "and from the journal, by the next hub");
+    assert_eq!(server.ended(&id).await["exit_status"], 3);
+}

@@ -186,7 +186,9 @@ impl Viewer {
 
     /// Gives the viewer the driver's seat where it asks for it and may have it.
     async fn seat(&self, guest: &Guest, hello: &Hello) {
-        if hello.role == Role::Watch || !self.session.presence.drive(guest.viewer, hello.role == Role::Take) {
+        if hello.role == Role::Watch
+            || !self.session.presence.drive(guest.viewer, hello.role == Role::Take, hello.writer)
+        {
             return;
         }
         self.hub.audit(line(&self.caller, "driver", Some(self.session.id()), self.peer)).await;
@@ -358,7 +360,7 @@ impl Incoming<'_> {
             let error = ApiError::forbidden("type in this session");
             return Reply::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
         }
-        viewer.session.presence.drive(self.guest.viewer, true);
+        viewer.session.presence.drive(self.guest.viewer, true, self.hello.writer);
         viewer.hub.audit(line(&viewer.caller, "driver", Some(viewer.session.id()), viewer.peer)).await;
         if let Some(size) = self.size {
             viewer.session.resize(size).await;

@@ -3,16 +3,28 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::lock;
-use crate::protocol::Driver;
+use crate::agent::protocol::Writer;
+
+/// Who types in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// The name of its token, or of its ticket's issuer.
+    pub name: String,
+    /// Numbers the viewer within the session.
+    pub viewer: u64,
+}
 
 /// Who is here now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
     /// Who types.
     pub driver: Option<Driver>,
+    /// What it types as.
+    pub writer: Option<Writer>,
     /// How many follow, the driver included.
     pub viewers: usize,
     /// Counts the changes of driver.
@@ -68,12 +80,15 @@ impl Presence {
         self.present.borrow().driver.as_ref().is_some_and(|driver| driver.viewer == viewer)
     }
 
-    /// Makes this viewer the driver, if nobody drives or it takes over. Whether it drives now.
-    pub fn drive(&self, viewer: u64, take: bool) -> bool {
+    /// Makes this viewer the driver, if nobody drives, it takes over, or the same writer drove on another connection:
+    /// one that comes back before the hub has noticed that its old connection is gone. Whether it drives now.
+    pub fn drive(&self, viewer: u64, take: bool, writer: Option<Writer>) -> bool {
         let Some(name) = lock(&self.names).get(&viewer).cloned() else { return false };
         self.present.send_if_modified(|present| {
-            let free = present.driver.as_ref().is_none_or(|driver| take && driver.viewer != viewer);
+            let again = writer.is_some() && present.writer == writer;
+            let free = present.driver.as_ref().is_none_or(|driver| (take || again) && driver.viewer != viewer);
             if free {
+                present.writer = writer;
                 present.driver = Some(Driver { name, viewer });
                 present.changes += 1;
                 present.released = false;
@@ -129,13 +144,16 @@ mod tests {
     fn one_drives_at_a_time_and_leaving_frees_the_seat() {
         let presence = Presence::new(false);
         let (ann, bob) = (presence.join("ann"), presence.join("bob"));
-        assert!(presence.drive(ann.viewer, false));
-        assert!(!presence.drive(bob.viewer, false));
-        assert!(presence.drive(bob.viewer, true));
+        assert!(presence.drive(ann.viewer, false, Some(1)));
+        assert!(!presence.drive(bob.viewer, false, Some(2)));
+        assert!(presence.drive(bob.viewer, true, Some(2)));
         assert!(!presence.drives(ann.viewer));
         drop(bob);
         assert_eq!(presence.now().driver, None);
-        assert!(presence.drive(ann.viewer, false));
+        assert!(presence.drive(ann.viewer, false, Some(1)));
         assert_eq!(presence.now().viewers, 1);
+        let back = presence.join("ann");
+        assert!(!presence.drive(back.viewer, false, Some(3)));
+        assert!(presence.drive(back.viewer, false, Some(1)), "the same writer on a new connection");
     }
 }

@@ -1,0 +1,129 @@
+//! An app's log, as the hub merges it.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{sleep, timeout};
+
+use super::{DEFAULT_LINES, LogsArgs};
+use crate::cli::failure::Failure;
+use crate::cli::filter::{Filter, Policy};
+use crate::cli::lines::Lines;
+use crate::cli::notice::note;
+use crate::cli::output::print;
+use crate::cli::{Context, Format, terminal};
+use crate::client::backoff::Backoff;
+use crate::client::error::ClientError;
+use crate::client::http::{Ask, encode};
+use crate::protocol::LogLine;
+
+/// A log that says nothing for so long is asked for again where it stood.
+const SILENCE: Duration = Duration::from_secs(600);
+
+struct Log<'a> {
+    args: &'a LogsArgs,
+    app: String,
+    resume: Option<String>,
+    colours: bool,
+}
+
+pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
+    let app = context.settings.app(args.app.as_deref())?;
+    let mut log = Log { app, resume: None, colours: terminal::is_stdout(), args: &args };
+    let mut backoff = Backoff::default();
+    loop {
+        let ask = Ask { accept: "application/x-ndjson", ..Ask::get(log.path()) };
+        let before = log.resume.clone();
+        let outcome = match context.api.send(&ask, context.settings.reconnect_limit).await {
+            Ok(answer) => log.read(answer.into_body()).await,
+            Err(error) => return Err(error.into()),
+        };
+        match outcome {
+            Ok(()) if !args.follow => return Ok(0),
+            Err(Stop::Failure(failure)) => return Err(failure),
+            Err(Stop::Broken(reason)) if !args.follow => return Err(ClientError::Broken(reason).into()),
+            Err(Stop::Broken(reason)) => note(&format!("the hub is lost, reconnecting… ({reason})")),
+            Ok(()) => {}
+        }
+        if log.resume != before {
+            backoff.reset();
+        }
+        sleep(backoff.wait()).await;
+    }
+}
+
+enum Stop {
+    Broken(String),
+    Failure(Failure),
+}
+
+impl Log<'_> {
+    fn path(&self) -> String {
+        let lines = self.args.lines.unwrap_or(DEFAULT_LINES).to_string();
+        let grep = self.args.grep.as_ref().map(|grep| grep.as_str().to_owned());
+        let tail = self.resume.is_none().then_some(lines);
+        let since = self.args.since.clone().filter(|_| self.resume.is_none());
+        let pairs = [
+            ("tail", tail),
+            ("since", since),
+            ("process", self.args.ps.clone()),
+            ("grep", grep),
+            ("from", self.resume.clone()),
+        ];
+        let pairs = pairs.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", encode(&value?))));
+        format!("/v1/apps/{}/logs?follow={}{}", encode(&self.app), self.args.follow, pairs.collect::<String>())
+    }
+
+    async fn read(&mut self, mut body: Incoming) -> Result<(), Stop> {
+        let mut lines = Lines::default();
+        loop {
+            let frame = match timeout(SILENCE, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return Err(Stop::Broken(error.to_string())),
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(Stop::Broken("nothing came for a long time".to_owned())),
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            let mut out = String::new();
+            lines.push(&data, |line| self.line(line, &mut out));
+            print(&out).map_err(|error| Stop::Failure(error.into()))?;
+        }
+    }
+
+    fn line(&mut self, json: &[u8], out: &mut String) {
+        let Ok(line) = serde_json::from_slice::<LogLine>(json) else { return };
+        if let Some(resume) = &line.resume {
+            self.resume = Some(resume.clone());
+        }
+        match self.args.output {
+            Format::Json => out.push_str(&String::from_utf8_lossy(json)),
+            Format::Text => out.push_str(&self.text(&line)),
+        }
+    }
+
+    fn text(&self, line: &LogLine) -> String {
+        let message = if self.colours { coloured(&line.message) } else { line.message.clone() };
+        let time = line.time.strip_suffix('Z').map_or_else(|| line.time.clone(), |time| format!("{time}+00:00"));
+        format!("{time} {}[{}]: {message}\n", line.app, line.process)
+    }
+}
+
+/// What of a message may reach a terminal: text and colours, which end with it.
+fn coloured(message: &str) -> String {
+    let (mut filter, mut out) = (Filter::new(Policy::Colours), Vec::new());
+    filter.feed(message.as_bytes(), &mut out);
+    out.extend_from_slice(&filter.modes().take_back());
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::coloured;
+
+    #[test]
+    fn a_colour_ends_with_its_line() {
+        assert_eq!(coloured("\u{1b}[31mred"), "\u{1b}[31mred\u{1b}[0m");
+        assert_eq!(coloured("\u{1b}[31mred\u{1b}[m\u{1b}]0;t\u{7}"), "\u{1b}[31mred\u{1b}[m");
+    }
+}

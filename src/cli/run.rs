@@ -1,0 +1,159 @@
+//! `foghorn run`: start a command, and hold it or not.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use super::driver::{Seat, take};
+use super::failure::Failure;
+use super::keys::{DEFAULT, Keys};
+use super::notice::{Starting, note};
+use super::output::print;
+use super::{Context, terminal};
+use crate::config::client::{caller_env, variable};
+use crate::protocol::{NewRun, NewSession, NewSource, Role, Started};
+
+/// The arguments of `run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// The app it belongs to [default: FOGHORN_APP, else .foghorn.toml upwards, else the directory's name]
+    #[arg(short, long)]
+    pub app: Option<String>,
+    /// Do not hold it: print the session's id and return at once
+    #[arg(short = 'd', long = "detach")]
+    pub detach: bool,
+    /// Give it a terminal
+    #[arg(short, long, conflicts_with = "no_tty")]
+    pub tty: bool,
+    /// Give it no terminal [default: a terminal where stdin and stdout are terminals]
+    #[arg(short = 'T', long)]
+    pub no_tty: bool,
+    /// Leave stdin alone
+    #[arg(short, long)]
+    pub no_stdin: bool,
+    /// Set a variable for it; K alone takes the value from here
+    #[arg(short, long, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// Let it go on when this client vanishes
+    #[arg(long)]
+    pub keep: bool,
+    /// Do not record its output
+    #[arg(long)]
+    pub no_record: bool,
+    /// End it after so long, such as 1h
+    #[arg(long, value_parser = duration)]
+    pub timeout: Option<String>,
+    /// End it after so long without input and output, such as 1h; terminals only
+    #[arg(long, value_parser = duration)]
+    pub idle: Option<String>,
+    /// Make a repeated call the same start
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// The keys that leave it running, or none
+    #[arg(long, default_value = DEFAULT, value_name = "KEYS")]
+    pub detach_keys: Keys,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// A length of time, as the hub will read it.
+pub(super) fn duration(text: &str) -> Result<String, String> {
+    humantime::parse_duration(text).map(|_| text.to_owned()).map_err(|_| "give a time such as 90s, 5m or 1h".to_owned())
+}
+
+/// Starts the command.
+///
+/// # Errors
+/// Where it cannot be started, and what [`take`] fails with.
+pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
+    let new = new_run(context, &args)?;
+    let (app, tty, stdin) = (new.app.clone(), new.tty, new.stdin);
+    let starting = Starting::new(format!("Running {} on ⬢ {app}...", args.command.join(" ")));
+    let new = NewSession { source: NewSource::Run(Box::new(new)) };
+    let started = context.api.start(&new).await.map_err(|error| Failure::from(error).as_hub_failure())?;
+    let recorded = if started.session.record { "recorded" } else { "not recorded" };
+    let state = if args.detach { "done" } else { "up" };
+    starting.done(&format!("{state}, {} ({recorded})", started.session.name));
+    if args.detach {
+        return detached(&started);
+    }
+    let seat = Seat {
+        id: started.session.id.to_string(),
+        name: started.session.name,
+        tty,
+        role: Role::Drive,
+        started: true,
+        stdin,
+        keys: args.detach_keys,
+    };
+    take(context, seat).await
+}
+
+fn detached(started: &Started) -> Result<u8, Failure> {
+    let name = &started.session.name;
+    print(&format!("{}\n", started.session.id))?;
+    note(&format!("`foghorn logs -f -s {name}` follows it, `foghorn wait {name}` waits for its end"));
+    Ok(0)
+}
+
+fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
+    let both = terminal::is_stdin() && terminal::is_stdout();
+    let tty = args.tty || (both && !args.no_tty && !args.detach && !args.no_stdin);
+    let embedded = context.hubs().is_embedded();
+    let mut env = variables(&args.env)?;
+    if let Some(kind) = variable("TERM").filter(|_| tty && !embedded) {
+        env.entry("TERM".to_owned()).or_insert(kind);
+    }
+    let dir = context.settings.directory.as_ref().filter(|_| embedded).and_then(|dir| dir.to_str());
+    Ok(NewRun {
+        app: context.settings.app(args.app.as_deref())?,
+        command: args.command.clone(),
+        tty,
+        size: terminal::window().filter(|_| tty),
+        env,
+        caller_env: if embedded { caller_env() } else { BTreeMap::new() },
+        dir: dir.map(ToOwned::to_owned),
+        stdin: !args.detach && !args.no_stdin,
+        detached: args.detach,
+        keep: args.keep,
+        timeout: args.timeout.clone(),
+        idle: args.idle.clone(),
+        record: !args.no_record,
+        // A start whose answer was lost is asked for again, and must not start a second one.
+        idempotency_key: Some(args.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
+    })
+}
+
+fn variables(pairs: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |pair: &String| match pair.split_once('=') {
+        Some(("", _)) => Err(Failure::usage(format!("`-e {pair}` names no variable; give -e NAME=VALUE"))),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => variable(pair)
+            .map(|value| (pair.clone(), value))
+            .ok_or_else(|| Failure::usage(format!("`-e {pair}`: that variable is not set here; give -e {pair}=VALUE"))),
+    };
+    pairs.iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_read() {
+        let read = |pairs: &[&str]| variables(&pairs.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(
+            read(&["A=b=c", "B="]).ok().map(|env| (env["A"].clone(), env["B"].clone())),
+            Some(("b=c".into(), String::new()))
+        );
+        assert_eq!(read(&["=x"]).err().map(|failure| failure.status), Some(2));
+        assert_eq!(read(&["SURELY_NOT_SET_ANYWHERE"]).err().map(|failure| failure.status), Some(2));
+    }
+
+    #[test]
+    fn times_are_checked_here() {
+        assert_eq!(duration("90s"), Ok("90s".to_owned()));
+        assert!(duration("soon").is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! `foghorn serve`: run a hub.
+
+use super::failure::{Failure, OTHER};
+use crate::config::server::{ServeArgs, Server};
+
+/// What the log tells, unless told otherwise.
+const LOG: &str = "info";
+
+/// Serves until it is told to stop.
+///
+/// # Errors
+/// Where the settings cannot be used, or it cannot start.
+pub fn run(args: ServeArgs) -> Result<u8, Failure> {
+    if args.embedded {
+        // Its starter's terminal is not its own. One that leads a process group was started by hand, and stays there.
+        let _ = rustix::process::setsid();
+    }
+    let settings = Server::read(args).map_err(|error| Failure::usage(error.to_string()))?;
+    crate::telemetry::start(LOG);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(crate::server::run(settings));
+    runtime.shutdown_background();
+    outcome.map(|()| 0).map_err(|error| Failure::new(OTHER, error.to_string()))
+}

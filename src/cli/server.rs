@@ -1,0 +1,91 @@
+//! `foghorn server`: this user's own hub.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, sleep};
+
+use super::failure::{Failure, OTHER};
+use super::notice::say;
+use super::output::print;
+use super::{Context, Format};
+use crate::client::hubs::is_alive;
+use crate::protocol::HubFile;
+
+/// How long a hub may take to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What to do with the hub.
+#[derive(Subcommand)]
+pub enum ServerVerb {
+    /// Show where it is; 1 where none runs
+    Status(StatusArgs),
+    /// Stop it; its sessions go on, and the next hub finds them
+    Stop,
+}
+
+/// The arguments of `server status`.
+#[derive(Args)]
+pub struct StatusArgs {
+    /// How; json has url, pid, home, token_file, version, backend and protocol
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Does it.
+///
+/// # Errors
+/// Where no hub of this user's own is meant, or it does not stop.
+pub async fn run(context: &Context, verb: ServerVerb) -> Result<u8, Failure> {
+    let hubs = context.hubs();
+    if !hubs.is_embedded() {
+        return Err(Failure::usage("FOGHORN_URL names a hub that is not your own; unset it to look after yours"));
+    }
+    let running = hubs.running().await;
+    match verb {
+        ServerVerb::Status(args) => status(running, args.output),
+        ServerVerb::Stop => match running {
+            Some(file) => stop(&file).await,
+            None => {
+                say("No hub runs.");
+                Ok(0)
+            }
+        },
+    }
+}
+
+fn status(running: Option<HubFile>, format: Format) -> Result<u8, Failure> {
+    let Some(file) = running else {
+        return Err(Failure::new(OTHER, "no hub runs; the next `foghorn run` starts one"));
+    };
+    print(&match format {
+        Format::Json => format!("{}\n", serde_json::to_string(&file).unwrap_or_default()),
+        Format::Text => format!(
+            "url         {}\npid         {}\nhome        {}\ntoken file  {}\nversion     {}\nbackend     {}\n",
+            file.url, file.pid, file.home, file.token_file, file.version, file.backend
+        ),
+    })?;
+    Ok(0)
+}
+
+async fn stop(file: &HubFile) -> Result<u8, Failure> {
+    let pid = i32::try_from(file.pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| Failure::new(OTHER, format!("{} is no process", file.pid)))?;
+    kill_process(pid, Signal::TERM).map_err(|error| Failure::new(OTHER, format!("process {}: {error}", file.pid)))?;
+    let deadline = Instant::now() + STOP_LIMIT;
+    while is_alive(file.pid) {
+        if Instant::now() > deadline {
+            return Err(Failure::new(
+                OTHER,
+                format!("process {} has not stopped within {} s", file.pid, STOP_LIMIT.as_secs()),
+            ));
+        }
+        sleep(LOOK).await;
+    }
+    say("Stopping the hub... done");
+    Ok(0)
+}

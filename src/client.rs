@@ -1,0 +1,27 @@
+//! A hub's client: finding a hub or starting one, its HTTP doors, and a stream that survives hubs.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`error`] | what can go wrong between a client and a hub |
+//! | [`http`] | requests |
+//! | [`hubs`] | which hub, and the start of this user's own |
+//! | [`api`] | requests that are tried again when a hub is replaced |
+//! | [`descriptors`] | what a started hub must not inherit |
+//! | [`socket`] | one websocket |
+//! | [`outgoing`] | what is typed, until the command has it |
+//! | [`sequence`] | which records come next, each byte once |
+//! | [`backoff`] | how long to wait between two tries |
+//! | [`follow`] | a session followed across connections |
+//!
+//! It knows the wire, and nothing of terminals.
+
+pub mod api;
+pub mod backoff;
+mod descriptors;
+pub mod error;
+pub mod follow;
+pub mod http;
+pub mod hubs;
+pub mod outgoing;
+pub mod sequence;
+pub mod socket;

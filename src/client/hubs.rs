@@ -1,0 +1,303 @@
+//! Which hub a client talks to: one that it was told of, or this user's own, which it starts where none runs.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::ClientError;
+use super::http::{Ask, Http};
+use crate::agent::descendants::EXEMPT;
+use crate::config::client::{ClientSettings, NOT_FOR_A_HUB};
+use crate::protocol::{HubFile, SUBPROTOCOL};
+
+/// The file in which this user's own hub says where it is.
+pub const HUB_FILE: &str = "hub.json";
+
+/// The log of this user's own hub.
+pub const LOG_FILE: &str = "hub.log";
+
+/// How long this user's own hub may take to start.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a starting hub is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the next try to start a hub waits after one that failed: another hub may just be leaving.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// Within how long a living hub says that it lives.
+const HEALTH_LIMIT: Duration = Duration::from_secs(3);
+
+/// How many lines of a hub's log are shown when it does not start.
+const TAIL_LINES: usize = 10;
+
+/// How many bytes of the log are looked at for them.
+const TAIL_BYTES: u64 = 4096;
+
+/// The exit status of a hub that was started in a wrong way; another try would end the same.
+const USAGE: i32 = 2;
+
+/// A hub that can be asked.
+#[derive(Clone)]
+pub struct Hub {
+    /// Where it listens, without a slash at the end.
+    pub url: String,
+    /// What to show it.
+    pub token: Option<String>,
+    /// Whether it is this user's own, on this machine.
+    pub embedded: bool,
+}
+
+/// Finds hubs.
+pub struct Hubs {
+    settings: ClientSettings,
+    http: Http,
+    turn: AtomicUsize,
+    started: Mutex<Vec<Child>>,
+}
+
+impl Hubs {
+    /// A finder with these settings.
+    ///
+    /// # Errors
+    /// [`ClientError::Insecure`] where a token would travel unencrypted.
+    pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
+        let open = settings.urls.iter().find(|url| !is_private(url));
+        if let (Some(url), true, false) = (open, settings.token.is_some(), settings.insecure) {
+            return Err(ClientError::Insecure(url.clone()));
+        }
+        let https = settings.urls.iter().any(|url| url.starts_with("https:"));
+        Ok(Self { http: Http::new(https)?, settings, turn: AtomicUsize::new(0), started: Mutex::new(Vec::new()) })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &ClientSettings {
+        &self.settings
+    }
+
+    /// The client for requests.
+    #[must_use]
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Whether this user's own hub is meant.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.settings.urls.is_empty()
+    }
+
+    /// A hub. This user's own is started where none runs; of several, the one whose turn it is.
+    ///
+    /// # Errors
+    /// [`ClientError::NotStarted`] and [`ClientError::Mismatch`], for this user's own only.
+    pub async fn find(&self) -> Result<Hub, ClientError> {
+        let urls = &self.settings.urls;
+        if urls.is_empty() {
+            return self.own(&self.find_own().await?);
+        }
+        let url = urls[self.turn.load(Ordering::Relaxed) % urls.len()].clone();
+        Ok(Hub { url, token: self.settings.token.clone(), embedded: false })
+    }
+
+    /// Says that the hub found last did not answer: the next one is tried from now on.
+    pub fn pass_over(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This user's own hub, where one runs.
+    pub async fn running(&self) -> Option<HubFile> {
+        self.reap();
+        let file = read_hub_file(&self.settings.home)?;
+        if !is_alive(file.pid) {
+            return None;
+        }
+        let hub = Hub { url: file.url.clone(), token: None, embedded: true };
+        let ask = Ask { limit: HEALTH_LIMIT, ..Ask::get("/healthz") };
+        self.http.send(&hub, &ask).await.is_ok().then_some(file)
+    }
+
+    fn own(&self, file: &HubFile) -> Result<Hub, ClientError> {
+        let wanted = self.settings.backend.as_deref();
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != file.backend) {
+            return Err(ClientError::Mismatch(format!(
+                "the hub that runs here has the backend `{}`, not `{wanted}`; stop it with `foghorn server stop`, or use another FOGHORN_HOME",
+                file.backend
+            )));
+        }
+        if file.protocol != SUBPROTOCOL {
+            return Err(ClientError::Mismatch(format!(
+                "the hub that runs here (version {}) speaks `{}`, not `{SUBPROTOCOL}`; stop it with `foghorn server stop`",
+                file.version, file.protocol
+            )));
+        }
+        let token = match &self.settings.token {
+            Some(token) => token.clone(),
+            None => std::fs::read_to_string(&file.token_file)
+                .map_err(|error| ClientError::Broken(format!("{}: {error}", file.token_file)))?,
+        };
+        Ok(Hub { url: file.url.trim_end_matches('/').to_owned(), token: Some(token.trim().to_owned()), embedded: true })
+    }
+
+    async fn find_own(&self) -> Result<HubFile, ClientError> {
+        let deadline = Instant::now() + START_LIMIT;
+        let mut next_try = Instant::now();
+        loop {
+            if let Some(file) = self.running().await {
+                return Ok(file);
+            }
+            if let Some(status) = self.reap().filter(|status| *status == USAGE) {
+                return Err(self.not_started(format!("it ended with status {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(self.not_started(format!("none answered within {} s", START_LIMIT.as_secs())));
+            }
+            if self.starting() {
+                next_try = Instant::now() + RETRY;
+            } else if Instant::now() >= next_try {
+                self.start()?;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Takes note of the hubs of ours that have ended; the last one's status.
+    fn reap(&self) -> Option<i32> {
+        let mut status = None;
+        let mut started = self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        started.retain_mut(|child| match child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(end)) => {
+                status = end.code();
+                false
+            }
+            Err(_) => false,
+        });
+        status
+    }
+
+    fn starting(&self) -> bool {
+        !self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_empty()
+    }
+
+    fn start(&self) -> Result<(), ClientError> {
+        let spawned = self.spawn().map_err(|error| self.not_started(error.to_string()))?;
+        self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(spawned);
+        Ok(())
+    }
+
+    /// Starts a hub that inherits no descriptor and no terminal: it makes a session of its own first thing.
+    fn spawn(&self) -> std::io::Result<Child> {
+        let home = &self.settings.home;
+        DirBuilder::new().recursive(true).mode(0o700).create(home)?;
+        std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o700))?;
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(home.join(LOG_FILE))?;
+        super::descriptors::keep_from_children()?;
+        let mut command = Command::new(program()?);
+        command.args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
+        NOT_FOR_A_HUB.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
+    }
+
+    fn not_started(&self, reason: String) -> ClientError {
+        let log = self.settings.home.join(LOG_FILE);
+        ClientError::NotStarted { reason, tail: tail(&log).unwrap_or_default(), log: log.display().to_string() }
+    }
+}
+
+/// This program: the very file that runs, even where another one has taken its path.
+fn program() -> std::io::Result<PathBuf> {
+    let own = Path::new("/proc/self/exe");
+    if own.exists() { Ok(own.to_owned()) } else { std::env::current_exe() }
+}
+
+fn read_hub_file(home: &Path) -> Option<HubFile> {
+    serde_json::from_slice(&std::fs::read(home.join(HUB_FILE)).ok()?).ok()
+}
+
+/// Whether a process runs: there, and not only waiting for its parent to take note of its end.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    if let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        let state = stat.rfind(')').and_then(|end| stat[end + 1..].trim_start().chars().next());
+        return !matches!(state, Some('Z' | 'X'));
+    }
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| match rustix::process::test_kill_process(pid) {
+        Ok(()) => true,
+        Err(error) => error == rustix::io::Errno::PERM,
+    })
+}
+
+/// Whether what is sent to this URL can be read by its hub alone.
+fn is_private(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    uri.scheme_str() == Some("https") || host == "localhost" || loopback
+}
+
+fn tail(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    Ok(last.iter().map(|line| format!("\n  {line}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::client::{Flags, TOKEN, URL};
+
+    fn hubs(url: &str, insecure: bool) -> Result<Hubs, ClientError> {
+        let lookup = |name: &str| match name {
+            URL => Some(url.to_owned()),
+            TOKEN => Some("secret".to_owned()),
+            _ => Some("/nowhere".to_owned()),
+        };
+        let flags = Flags { insecure, ..Flags::default() };
+        Hubs::new(ClientSettings::read(&flags, lookup, None).expect("settings"))
+    }
+
+    #[test]
+    fn a_token_is_not_sent_in_the_open() {
+        assert!(matches!(hubs("http://hub.example", false), Err(ClientError::Insecure(_))));
+        assert!(matches!(hubs("http://127.0.0.1:1,http://10.0.0.1", false), Err(ClientError::Insecure(_))));
+        assert!(hubs("http://hub.example", true).is_ok());
+        for url in ["http://127.0.0.1:8080", "http://localhost:1/x", "http://[::1]:9"] {
+            assert!(hubs(url, false).is_ok(), "{url}");
+        }
+        assert!(!is_private("http://localhost.example.com"));
+    }
+
+    #[tokio::test]
+    async fn several_hubs_take_turns() {
+        let hubs = hubs("http://localhost:1,http://localhost:2", false).expect("hubs");
+        assert_eq!(hubs.find().await.expect("a hub").url, "http://localhost:1");
+        hubs.pass_over();
+        assert_eq!(hubs.find().await.expect("a hub").url, "http://localhost:2");
+        hubs.pass_over();
+        assert_eq!(hubs.find().await.expect("a hub").url, "http://localhost:1");
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_not_alive() {
+        assert!(is_alive(std::process::id()));
+        assert!(!is_alive(u32::MAX));
+    }
+}

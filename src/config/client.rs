@@ -1,0 +1,259 @@
+//! What the command line knows of its surroundings: which hub, which app, which folder.
+//!
+//! All of it is read through a lookup that the caller injects, so that a test needs no environment of its own.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::agent::descendants::{EXEMPT, MARK};
+
+/// Hubs, comma separated; without it, this user's own hub on this machine.
+pub const URL: &str = "FOGHORN_URL";
+/// The token, or a ticket's secret.
+pub const TOKEN: &str = "FOGHORN_TOKEN";
+/// The app.
+pub const APP: &str = "FOGHORN_APP";
+/// The state folder.
+pub const HOME: &str = "FOGHORN_HOME";
+/// The backend that this user's own hub is to have.
+pub const BACKEND: &str = "FOGHORN_BACKEND";
+/// Where a hub finds its database; may hold a password.
+const DATABASE_URL: &str = "FOGHORN_DATABASE_URL";
+/// How long a client tries to reach a lost hub, such as `10m`.
+pub const RECONNECT_LIMIT: &str = "FOGHORN_RECONNECT_LIMIT";
+
+/// The file that names a directory's app.
+pub const APP_FILE: &str = ".foghorn.toml";
+
+/// How long a client tries to reach a lost hub, unless told otherwise.
+pub const DEFAULT_RECONNECT_LIMIT: Duration = Duration::from_secs(600);
+
+/// The longest name of an app, in bytes.
+const MAX_APP: usize = 63;
+
+/// Variables that are not handed on to a command: they are secrets, or say which session a process belongs to.
+const WITHHELD: [&str; 4] = [TOKEN, DATABASE_URL, MARK, EXEMPT];
+
+/// A setting that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Not the URL of a hub.
+    #[error("`{0}` is not a hub's URL; give something like https://foghorn.example.com")]
+    Url(String),
+    /// Not a time.
+    #[error("{RECONNECT_LIMIT} is `{0}`, which is not a time such as 10m")]
+    ReconnectLimit(String),
+    /// Neither an explicit state folder nor a home directory.
+    #[error("no folder for Foghorn's state: set {HOME}, or HOME")]
+    NoHome,
+    /// An app's file cannot be read.
+    #[error("{path} cannot be used: {reason}")]
+    AppFile {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What the flags say; each outranks its variable.
+#[derive(Clone, Default)]
+pub struct Flags {
+    /// `--url`.
+    pub url: Option<String>,
+    /// `--insecure`.
+    pub insecure: bool,
+    /// A ticket that was read from a file.
+    pub token: Option<String>,
+}
+
+/// The client's settings.
+#[derive(Clone)]
+pub struct ClientSettings {
+    /// The hubs, without a slash at their end; none: this user's own hub.
+    pub urls: Vec<String>,
+    /// The token, where one was given.
+    pub token: Option<String>,
+    /// The state folder, absolute.
+    pub home: PathBuf,
+    /// The backend that was asked for by name.
+    pub backend: Option<String>,
+    /// Whether a token may be sent over an unencrypted connection to another machine.
+    pub insecure: bool,
+    /// How long to try to reach a lost hub.
+    pub reconnect_limit: Duration,
+    /// The app named by the environment.
+    app: Option<String>,
+    /// The directory of the caller, where it can be told.
+    pub directory: Option<PathBuf>,
+}
+
+impl ClientSettings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`] where a setting cannot be used.
+    pub fn from_environment(flags: &Flags) -> Result<Self, SettingsError> {
+        Self::read(flags, variable, std::env::current_dir().ok())
+    }
+
+    /// Reads the settings; `lookup` gives a variable's value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] where a setting cannot be used.
+    pub fn read(
+        flags: &Flags,
+        lookup: impl Fn(&str) -> Option<String>,
+        directory: Option<PathBuf>,
+    ) -> Result<Self, SettingsError> {
+        let lookup = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let home = home(&lookup).ok_or(SettingsError::NoHome)?;
+        let home = directory.as_deref().map_or_else(|| home.clone(), |directory| directory.join(&home));
+        Ok(Self {
+            urls: urls(flags.url.clone().or_else(|| lookup(URL)).as_deref().unwrap_or_default())?,
+            token: flags.token.clone().or_else(|| lookup(TOKEN)).map(|token| token.trim().to_owned()),
+            home,
+            backend: lookup(BACKEND),
+            insecure: flags.insecure,
+            reconnect_limit: reconnect_limit(lookup(RECONNECT_LIMIT))?,
+            app: lookup(APP),
+            directory,
+        })
+    }
+
+    /// The app: as given, else the environment's, else the nearest file's upwards, else the directory's name.
+    ///
+    /// # Errors
+    /// [`SettingsError::AppFile`] where a file is there and cannot be read.
+    pub fn app(&self, given: Option<&str>) -> Result<String, SettingsError> {
+        if let Some(app) = given.or(self.app.as_deref()) {
+            return Ok(app.to_owned());
+        }
+        let directory = self.directory.as_deref().unwrap_or(Path::new("/"));
+        for directory in directory.ancestors() {
+            if let Some(app) = app_file(&directory.join(APP_FILE))? {
+                return Ok(app);
+            }
+        }
+        Ok(app_name(directory))
+    }
+}
+
+/// A variable of this process's environment, where it is UTF-8.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is where the client's settings are read")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// What a command inherits from its caller: all pairs that are UTF-8, without secrets and marks.
+#[must_use]
+pub fn caller_env() -> BTreeMap<String, String> {
+    let pairs =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    pairs.filter(|(name, _)| !WITHHELD.contains(&name.as_str())).collect()
+}
+
+/// Variables that a hub, started by a client, must not inherit.
+pub const NOT_FOR_A_HUB: [&str; 4] = [URL, TOKEN, APP, MARK];
+
+fn home(lookup: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let state = || {
+        lookup("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .or_else(|| lookup("HOME").map(|home| Path::new(&home).join(".local/state")))
+    };
+    lookup(HOME).map(PathBuf::from).or_else(|| state().map(|state| state.join("foghorn")))
+}
+
+fn urls(list: &str) -> Result<Vec<String>, SettingsError> {
+    let urls = list.split(',').map(str::trim).filter(|url| !url.is_empty());
+    urls.map(|url| {
+        let parsed = url.parse::<http::Uri>().ok().filter(|uri| uri.authority().is_some() && uri.query().is_none());
+        let known = parsed.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
+        known.map(|_| url.trim_end_matches('/').to_owned()).ok_or_else(|| SettingsError::Url(url.to_owned()))
+    })
+    .collect()
+}
+
+fn reconnect_limit(value: Option<String>) -> Result<Duration, SettingsError> {
+    let Some(value) = value else { return Ok(DEFAULT_RECONNECT_LIMIT) };
+    humantime::parse_duration(&value).map_err(|_| SettingsError::ReconnectLimit(value))
+}
+
+#[derive(Deserialize)]
+struct AppFile {
+    app: Option<String>,
+}
+
+fn app_file(path: &Path) -> Result<Option<String>, SettingsError> {
+    let fail = |reason: String| SettingsError::AppFile { path: path.display().to_string(), reason };
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(toml::from_str::<AppFile>(&text).map_err(|error| fail(error.message().to_owned()))?.app),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
+            Ok(None)
+        }
+        Err(error) => Err(fail(error.to_string())),
+    }
+}
+
+/// A directory's name as an app's: what an app's name cannot have becomes a hyphen.
+fn app_name(directory: &Path) -> String {
+    let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = name.chars().map(|c| if allowed(c) { c } else { '-' }).take(MAX_APP).collect();
+    if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { "app".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)], directory: &str) -> Result<ClientSettings, SettingsError> {
+        let lookup = |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        ClientSettings::read(&Flags::default(), lookup, Some(directory.into()))
+    }
+
+    #[test]
+    fn several_hubs_are_separated_by_commas() {
+        let settings =
+            read(&[("HOME", "/h"), (URL, "https://a.example/, http://b.example:80/x")], "/d").expect("reads");
+        assert_eq!(settings.urls, ["https://a.example", "http://b.example:80/x"]);
+        assert!(read(&[("HOME", "/h"), (URL, "ftp://a")], "/d").is_err());
+        assert!(read(&[("HOME", "/h"), (URL, "example.com")], "/d").is_err());
+    }
+
+    #[test]
+    fn the_state_folder_is_absolute() {
+        assert_eq!(read(&[("HOME", "/h")], "/d").expect("reads").home, Path::new("/h/.local/state/foghorn"));
+        let xdg = [("HOME", "/h"), ("XDG_STATE_HOME", "/s")];
+        assert_eq!(read(&xdg, "/d").expect("reads").home, Path::new("/s/foghorn"));
+        assert_eq!(read(&[(HOME, "state")], "/d").expect("reads").home, Path::new("/d/state"));
+        assert_eq!(read(&[], "/d").err(), Some(SettingsError::NoHome));
+    }
+
+    #[test]
+    fn the_app_comes_from_the_nearest_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let below = folder.path().join("web/My App");
+        std::fs::create_dir_all(&below).expect("a folder");
+        let at = |directory: &Path| read(&[("HOME", "/h")], &directory.display().to_string()).expect("reads");
+        assert_eq!(at(&below).app(None).as_deref(), Ok("My-App"));
+        std::fs::write(folder.path().join(APP_FILE), "app = \"blog\"\nother = 1\n").expect("writes");
+        assert_eq!(at(&below).app(None).as_deref(), Ok("blog"));
+        assert_eq!(at(&below).app(Some("shop")).as_deref(), Ok("shop"));
+        assert_eq!(app_name(Path::new("/")), "app");
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(APP_FILE), "app = ").expect("writes");
+        let settings = read(&[("HOME", "/h")], &folder.path().display().to_string()).expect("reads");
+        assert!(matches!(settings.app(None), Err(SettingsError::AppFile { .. })));
+    }
+}
