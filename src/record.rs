@@ -591,6 +591,7 @@ impl Batch {
             _ => (self.from, self.ends) = (self.to, false),
         }
         self.marks_len = self.marks_len.min(self.bytes.len());
+        self.resizes = self.resizes && self.records().any(|record| matches!(record.payload, Payload::Resize(_)));
     }
 
     /// Frames the first record anew so that it starts at `offset`, which lies within it.
