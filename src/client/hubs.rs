@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -202,7 +203,7 @@ impl Hubs {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(home.join(LOG_FILE))?;
         super::descriptors::keep_from_children()?;
         let mut command = Command::new(program()?);
-        command.args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
+        command.arg0("foghorn").args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
         NOT_FOR_A_HUB.iter().for_each(|name| {
             command.env_remove(name);
         });
