@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 pub use crate::agent::protocol::{INPUT_WINDOW, MAX_INPUT};
 use crate::record::{Exit, Size};
+pub use crate::session::presence::Driver;
 pub use crate::store::{Kind, Right, State};
 
 /// The websocket subprotocol, and the version of all that stands here.
@@ -139,15 +140,6 @@ pub enum ClientMessage {
     Stop,
     /// The driver leaves on purpose: the session goes on without a driver, and without a grace that would end it.
     Detach,
-}
-
-/// Who types in a session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Driver {
-    /// The name of its token, or of its ticket's issuer.
-    pub name: String,
-    /// Numbers the viewer within the session.
-    pub viewer: u64,
 }
 
 /// What the hub says, as text.

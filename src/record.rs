@@ -535,6 +535,12 @@ impl Batch {
         self.bytes.is_empty()
     }
 
+    /// Whether its first record is a dropped range.
+    #[must_use]
+    pub fn starts_with_gap(&self) -> bool {
+        matches!(Header::peek(&self.bytes), Ok(Some(header)) if header.kind == DROPPED)
+    }
+
     /// The records, decoded one by one. Ends at the first malformed one.
     pub fn records(&self) -> impl Iterator<Item = Record> + use<> {
         let mut bytes = self.bytes.clone();

@@ -187,7 +187,9 @@ async fn an_attached_command_is_paced_by_its_client_and_by_nobody_else() {
         client.come().await;
     }
     assert_eq!(client.output.len(), 8_000_000);
-    watcher.rest().await;
+    assert_eq!(watcher.rest().await, 1000);
+    assert_eq!(watcher.gaps, []);
+    assert_eq!(watcher.output.len(), client.output.len());
     assert!(watcher.output == client.output);
 }
 
@@ -196,7 +198,7 @@ async fn what_is_not_recorded_is_a_gap_with_its_reason_afterwards() {
     let mut server = Server::start("").await;
     let session = server.run(&["sh", "-c", "seq 1 100"], json!({"detached": true, "record": false})).await;
     let id = session["id"].as_str().expect("an id").to_owned();
-    server.ended(&id).await;
+    server.stored(&id).await;
     server.terminate().await;
     server.again().await;
     let mut viewer = server.attach(&id, Hello::watch()).await;
@@ -268,4 +270,31 @@ async fn an_agent_lets_go_of_a_hub_that_a_later_one_replaced() {
     assert_eq!(viewer.exit, Some(Cause::Signalled { signal: 15 }.into()));
     until("the agent ends", async || (!alive(agent)).then_some(())).await;
     signal(agent, "KILL");
+}
+
+#[tokio::test]
+async fn on_postgresql_a_database_that_goes_away_costs_nobody_anything() {
+    let Some(database) = support::postgres::Database::alone().await else { return };
+    let mut server = Server::start_with("", &[("FOGHORN_DATABASE_URL", &database.url())]).await;
+    let id = server.run_detached("for i in $(seq 1 300); do seq 1 500; sleep 0.01; done; exit 3").await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    while viewer.output.len() < 100_000 {
+        viewer.come().await;
+    }
+    database.stop();
+    let before = viewer.output.len();
+    while viewer.output.len() < before + 200_000 {
+        viewer.come().await;
+    }
+    let (status, problem) = server.ask("GET", "/readyz", None).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("store_unavailable")));
+    database.start().await;
+    assert_eq!(viewer.rest().await, 1000);
+    let expected = seq(500).repeat(300);
+    assert!(viewer.output == expected, "live");
+    server.stored(&id).await;
+    server.kill();
+    server.again().await;
+    assert!(server.output(&id, true).await == expected, "and from the journal, by the next hub");
+    assert_eq!(server.ended(&id).await["exit_status"], 3);
 }

@@ -68,6 +68,8 @@ pub(super) struct Agent {
     pub(super) exit_safe: watch::Sender<bool>,
     /// The highest epoch that a hub had.
     pub(super) epoch: Cell<u64>,
+    /// Whether a hub is connected; one that falls silent is not for long.
+    pub(super) connected: watch::Sender<bool>,
     /// When a hub last spoke.
     pub(super) contact: Cell<Instant>,
     /// When something was last typed or printed.
@@ -130,6 +132,7 @@ impl Agent {
             ending: watch::Sender::new(None),
             exit_safe: watch::Sender::new(false),
             epoch: Cell::new(0),
+            connected: watch::Sender::new(false),
             contact: Cell::new(Instant::now()),
             activity: Cell::new(Instant::now()),
             orphan_limit: Cell::new(u64::MAX),
@@ -159,11 +162,18 @@ impl Agent {
                 None => connection::greeted(self, listener).await,
                 Some(greeted) => select! {
                     next = connection::greeted(self, listener) => next,
-                    () = connection::serve(self, greeted) => continue,
+                    () = self.served(greeted) => continue,
                 },
             };
             current = Some(next);
         }
+    }
+
+    async fn served(&self, greeted: Greeted) {
+        self.connected.send_replace(true);
+        connection::serve(self, greeted).await;
+        self.contact.set(Instant::now());
+        self.connected.send_replace(false);
     }
 
     async fn live(&self) -> io::Result<()> {
@@ -247,7 +257,9 @@ impl Agent {
     async fn limits(&self, start: &Start) -> Cause {
         let born = Instant::now();
         let mut ending = self.ending.subscribe();
+        let mut connected = self.connected.subscribe();
         loop {
+            let orphan = Some(self.orphan_limit.get()).filter(|_| !*connected.borrow_and_update());
             if let Some(cause) = ending.borrow_and_update().clone() {
                 return cause;
             }
@@ -259,7 +271,7 @@ impl Agent {
             let limits = [
                 (at(born, start.time_limit), Cause::TimeLimit),
                 (at(self.activity.get(), idle), Cause::Idle),
-                (at(self.contact.get(), Some(self.orphan_limit.get())), orphaned(self.orphan_limit.get())),
+                (at(self.contact.get(), orphan), orphaned(self.orphan_limit.get())),
             ];
             let Some((next, cause)) = limits.into_iter().min_by_key(|(at, _)| *at) else { continue };
             if next <= Instant::now() {
@@ -268,6 +280,7 @@ impl Agent {
             select! {
                 () = sleep_until(next) => {}
                 _ = ending.changed() => {}
+                _ = connected.changed() => {}
             }
         }
     }

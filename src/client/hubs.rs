@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::ClientError;
 use super::http::{Ask, Http};
-use crate::agent::descendants::EXEMPT;
+use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{ClientSettings, NOT_FOR_A_HUB};
 use crate::protocol::{HubFile, SUBPROTOCOL};
 
@@ -207,7 +207,7 @@ impl Hubs {
         NOT_FOR_A_HUB.iter().for_each(|name| {
             command.env_remove(name);
         });
-        command.env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
+        command.env_remove(MARK).env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
     }
 
     fn not_started(&self, reason: String) -> ClientError {

@@ -1,6 +1,7 @@
 //! Errors as the doors tell them: a status, a stable code, and a sentence that says what to do.
 
 use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -54,11 +55,32 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
     }
 
+    /// What came is not what the door takes.
+    #[must_use]
+    pub fn rejected(status: StatusCode, detail: String) -> Self {
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too_large", "the request's body is longer than 1 MiB"),
+            _ => Self::invalid(detail),
+        }
+    }
+
     /// The database is away.
     #[must_use]
     pub fn unavailable() -> Self {
         let detail = "the hub's database does not answer; what runs goes on, try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(error: JsonRejection) -> Self {
+        Self::rejected(error.status(), error.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(error: QueryRejection) -> Self {
+        Self::rejected(error.status(), error.body_text())
     }
 }
 

@@ -131,7 +131,7 @@ pub async fn output(
     query: Result<Query<OutputQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Query(query) = query?;
     let session = read(&hub, &caller, &id, peer).await?;
     if query.from > session.head() && session.has_ended() {
         let detail = format!("the output ends at {}", session.head());

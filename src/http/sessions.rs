@@ -125,8 +125,7 @@ pub async fn start(
     caller: Caller,
     body: Result<Json<NewSession>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(NewSession { source: NewSource::Run(run) }) =
-        body.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Json(NewSession { source: NewSource::Run(run) }) = body?;
     if !caller.may_start(&run.app) {
         let denied = Err(ApiError::forbidden(&format!("start sessions of {}", run.app)));
         return audited(&hub, line(&caller, "start", None, peer), denied).await;
@@ -163,7 +162,7 @@ pub async fn list(
     caller: Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Query(query) = query?;
     let live = match query.state.as_deref() {
         None | Some("all") => None,
         Some("live") => Some(true),
@@ -206,7 +205,7 @@ pub async fn show(
     Path(id): Path<String>,
     query: Result<Query<ShowQuery>, QueryRejection>,
 ) -> Result<Json<SessionInfo>, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Query(query) = query?;
     let session = find(&hub, &caller, &id, Right::Read, "see this session").await?;
     if let Some(seconds) = query.wait {
         let limit = Duration::from_secs(seconds).min(MAX_WAIT);
@@ -233,7 +232,7 @@ pub async fn stop(
     Path(id): Path<String>,
     query: Result<Query<StopQuery>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Query(query) = query?;
     let (action, what) = if query.purge { ("remove", "remove this session") } else { ("stop", "stop this session") };
     let session = match find(&hub, &caller, &id, Right::Control, what).await {
         Ok(session) => session,
@@ -270,7 +269,7 @@ pub async fn signal(
     Path(id): Path<String>,
     body: Result<Json<NewSignal>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
-    let Json(NewSignal { signal }) = body.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Json(NewSignal { signal }) = body?;
     let session = find(&hub, &caller, &id, Right::Control, "signal this session").await;
     let id = session.as_ref().ok().map(|session| session.id());
     let line = AuditRow { detail: signal.to_string(), ..line(&caller, "signal", id, peer) };
@@ -292,7 +291,7 @@ pub async fn make_ticket(
     Path(id): Path<String>,
     body: Result<Json<NewTicket>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(new) = body.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Json(new) = body?;
     // A ticket makes no tickets: who was let in cannot let others in.
     let session = match &caller {
         Caller::Ticket(_) => Err(ApiError::forbidden("make tickets")),
@@ -379,7 +378,7 @@ pub async fn audit(
     if !caller.is_admin() {
         return Err(ApiError::forbidden("read the audit trail"));
     }
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let Query(query) = query?;
     let filter = AuditFilter {
         session: query.session,
         actor: query.actor,

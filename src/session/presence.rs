@@ -3,11 +3,20 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::lock;
 use crate::agent::protocol::Writer;
-use crate::protocol::Driver;
+
+/// Who types in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// The name of its token, or of its ticket's issuer.
+    pub name: String,
+    /// Numbers the viewer within the session.
+    pub viewer: u64,
+}
 
 /// Who is here now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

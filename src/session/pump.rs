@@ -14,6 +14,9 @@ use crate::source::{Command, Event, Source};
 /// How long the pump waits before it connects again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// What is said of a session whose agent is gone.
+const AGENT_KILLED: &str = "its agent was killed; output that no hub had taken from it is lost";
+
 /// How it came that a session's pump stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pumped {
@@ -45,7 +48,7 @@ impl Session {
                 }
                 Err(BackendError::Gone) => {
                     backend.clean_up(self.id(), place).await;
-                    self.conclude(Cause::Lost { reason: "its agent was killed".into() });
+                    self.conclude(Cause::Lost { reason: AGENT_KILLED.into() });
                 }
                 Err(error) => {
                     tracing::warn!(session = %self.id(), %error, "cannot reach an agent; trying again");

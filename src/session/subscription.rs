@@ -135,7 +135,10 @@ impl Subscription {
     async fn ask_source(&self, control: &crate::source::Control, offset: u64, ring: u64) -> Option<Batch> {
         let to = ring.min(offset + PIECE as u64);
         let batches = control.read(offset, to).await?;
-        let bytes: Vec<Bytes> = batches.into_iter().map(|batch| batch.bytes).collect();
+        // What was committed while the source was asked is gone there: it is in the journal now.
+        let committed = self.journal && self.session.journal.extent().to > offset;
+        let gap = |batch: &Batch| batch.starts_with_gap() && (committed || batch.from > offset);
+        let bytes: Vec<Bytes> = batches.into_iter().take_while(|batch| !gap(batch)).map(|batch| batch.bytes).collect();
         Batch::parse(bytes.concat().into()).ok().filter(|batch| batch.from == offset && batch.to > offset)
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foghorn::protocol::{ClientMessage, HubFile, HubMessage, Mode, Role};
-use foghorn::record::{Batch, Exit, Payload, Record, Size};
+use foghorn::record::{Batch, Exit, Payload, Reason, Record, Size};
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
@@ -196,8 +196,14 @@ impl Server {
         headers.insert("authorization", format!("Bearer {token}").parse().expect("a header"));
         headers.insert("sec-websocket-protocol", "foghorn.v1".parse().expect("a header"));
         let (socket, _) = tokio_tungstenite::connect_async(request).await?;
-        let mut viewer =
-            Viewer { socket, output: Vec::new(), next: hello.from.unwrap_or(0), exit: None, seen: Vec::new() };
+        let mut viewer = Viewer {
+            socket,
+            output: Vec::new(),
+            next: hello.from.unwrap_or(0),
+            gaps: Vec::new(),
+            exit: None,
+            seen: Vec::new(),
+        };
         viewer.say(&hello.message()).await;
         Ok(viewer)
     }
@@ -303,6 +309,8 @@ pub(crate) struct Viewer {
     pub(crate) output: Vec<u8>,
     /// The offset that comes next.
     pub(crate) next: u64,
+    /// What was said to be missing.
+    pub(crate) gaps: Vec<(u64, u64, Reason)>,
     /// The end, once it came.
     pub(crate) exit: Option<Exit>,
     /// Text messages so far.
@@ -366,6 +374,7 @@ impl Viewer {
                     self.output.extend_from_slice(data);
                 }
                 Payload::Exit(exit) => self.exit = Some(exit.clone()),
+                Payload::Dropped { to, reason } => self.gaps.push((record.offset, *to, *reason)),
                 _ => assert_eq!(record.offset, self.next, "records are contiguous"),
             }
             self.next = record.end().max(self.next);

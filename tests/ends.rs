@@ -1,0 +1,201 @@
+//! How sessions end: each end has its cause and its status, and no process is left.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use foghorn::protocol::ClientMessage;
+use serde_json::{Value, json};
+use support::server::{Hello, Server, alive, signal, until};
+
+/// The cause and the client's status of a session's end.
+fn end(session: &Value) -> (String, u64) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&session["exit"]["cause"]), session["exit_status"].as_u64().expect("a status"))
+}
+
+/// Starts a command that nobody holds and gives how it ended.
+async fn run(server: &mut Server, command: &[&str], mut with: Value) -> (String, u64) {
+    with["detached"] = true.into();
+    let id = server.run(command, with).await["id"].as_str().expect("an id").to_owned();
+    let session = server.ended(&id).await;
+    until("no process is left", async || server.processes(&id).is_empty().then_some(())).await;
+    end(&session)
+}
+
+#[tokio::test]
+async fn each_end_has_its_cause_and_its_status() {
+    let mut server = Server::start("").await;
+    let folder = server.home().to_string_lossy().into_owned();
+    let cases: &[(&[&str], Value, (&str, u64))] = &[
+        (&["true"], json!({}), ("exited", 0)),
+        (&["sh", "-c", "exit 7"], json!({}), ("exited", 7)),
+        (&["sh", "-c", "exit 255"], json!({"tty": true}), ("exited", 255)),
+        (&["sh", "-c", "kill -9 $$"], json!({}), ("signalled", 137)),
+        (&["sh", "-c", "kill -15 $$"], json!({"tty": true}), ("signalled", 143)),
+        (&["no-such-command"], json!({}), ("start_failed", 127)),
+        (&["/etc/passwd"], json!({}), ("start_failed", 126)),
+        (&[&folder], json!({}), ("start_failed", 126)),
+        (&["true"], json!({"dir": "/no/such/directory"}), ("start_failed", 126)),
+        (&["sleep", "600"], json!({"timeout": "300ms"}), ("time_limit", 124)),
+        (&["sleep", "600"], json!({"tty": true, "idle": "300ms"}), ("idle", 129)),
+    ];
+    for (command, with, (cause, status)) in cases {
+        assert_eq!(run(&mut server, command, with.clone()).await, ((*cause).to_owned(), *status), "{command:?} {with}");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_all_that_the_command_started() {
+    let mut server = Server::start("").await;
+    // One ignores HUP and TERM, one has a session of its own, one closed everything, one holds stdout open.
+    let script = "trap '' HUP TERM; setsid sleep 601 & nohup sleep 602 >/dev/null 2>&1 & sleep 603 & \
+                  (setsid env -i sleep 604 <&- >&- 2>&- &) ; echo ready; while :; do sleep 605; done";
+    let id = server.run_detached(script).await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    viewer.shows("ready").await;
+    let unmarked = until("the one without the mark runs", async || {
+        let found = std::process::Command::new("pgrep").args(["-f", "^sleep 604$"]).output().expect("pgrep");
+        String::from_utf8_lossy(&found.stdout).trim().parse::<u32>().ok()
+    })
+    .await;
+    server.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    let session = server.ended(&id).await;
+    assert_eq!(end(&session), ("stopped".into(), 143));
+    assert_eq!(session["exit_text"], "stopped by tester");
+    assert!(server.processes(&id).is_empty());
+    assert!(!alive(unmarked), "the agent is the subreaper of those that lost the mark too");
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_ends_with_it_and_its_output_is_kept() {
+    let mut server = Server::start("").await;
+    let script = "(trap 'echo bye; exit' HUP TERM; echo waiting; while :; do sleep 0.05; done) & sleep 0.3; exit 5";
+    let id = server.run_detached(script).await;
+    let session = server.ended(&id).await;
+    assert_eq!(end(&session), ("exited".into(), 5), "the command's own status");
+    assert_eq!(server.output(&id, true).await, "waiting\nbye\n");
+    assert!(server.processes(&id).is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_vanished_gets_its_grace_and_then_the_command_ends() {
+    let mut server = Server::start("grace = \"700ms\"\n").await;
+    let started = server.run(&["sleep", "600"], json!({"tty": true, "stdin": true})).await;
+    let id = started["id"].as_str().expect("an id").to_owned();
+    let driver = server.attach(&id, Hello::drive(1)).await;
+    let mut watcher = server.attach(&id, Hello::watch()).await;
+    drop(driver);
+    let since = Instant::now();
+    assert_eq!(watcher.rest().await, 1000);
+    assert!(since.elapsed() >= Duration::from_millis(600), "not before its grace");
+    assert_eq!(end(&server.ended(&id).await), ("stopped".into(), 143), "a watcher does not hold a session");
+}
+
+#[tokio::test]
+async fn who_comes_back_in_time_or_left_on_purpose_finds_the_command_running() {
+    let mut server = Server::start("grace = \"700ms\"\n").await;
+    let mut ids = Vec::new();
+    for (keep, detach, back) in [(true, false, false), (false, true, false), (false, false, true)] {
+        let started = server.run(&["sleep", "600"], json!({"tty": true, "stdin": true, "keep": keep})).await;
+        let id = started["id"].as_str().expect("an id").to_owned();
+        let mut driver = server.attach(&id, Hello::drive(1)).await;
+        driver.hears(|message| matches!(message, foghorn::protocol::HubMessage::Presence { .. })).await;
+        if detach {
+            driver.say(&ClientMessage::Detach).await;
+            assert_eq!(driver.rest().await, 1000);
+        }
+        drop(driver);
+        let again = if back { Some(server.attach(&id, Hello::drive(2)).await) } else { None };
+        ids.push((id, again));
+    }
+    // The hub's death and return takes nobody's wish back: the one who left on purpose has still left on purpose.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.kill();
+    server.again().await;
+    let _held = server.attach(&ids[2].0, Hello::drive(2)).await;
+    // Longer than the grace: what is to be shown is that nothing happens.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    for (id, _) in &ids {
+        let (_, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+        assert_eq!(session["state"], "running", "{session}");
+        server.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    }
+    for (id, _) in &ids {
+        server.ended(id).await;
+    }
+}
+
+#[tokio::test]
+async fn without_any_hub_the_agent_ends_its_command_at_the_orphan_limit() {
+    let mut server = Server::start("orphan = \"1s\"\n").await;
+    let started = server.run(&["sh", "-c", "setsid sleep 601 & echo up; sleep 602"], json!({})).await;
+    let id = started["id"].as_str().expect("an id").to_owned();
+    let detached = server.run_detached("sleep 603").await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    viewer.shows("up").await;
+    server.kill();
+    until("the command ends", async || server.processes(&id).is_empty().then_some(())).await;
+    assert!(!server.processes(&detached).is_empty(), "what nobody has to hold lives until its time limit");
+    server.again().await;
+    let session = server.ended(&id).await;
+    assert_eq!(end(&session), ("lost".into(), 125));
+    assert!(session["exit_text"].as_str().expect("a text").contains("no hub spoke to its agent"), "{session}");
+    server.ask("DELETE", &format!("/v1/sessions/{detached}"), None).await;
+    server.ended(&detached).await;
+}
+
+#[tokio::test]
+async fn when_the_agent_is_killed_this_hub_or_the_next_ends_what_is_left() {
+    let mut server = Server::start("").await;
+    for next in [false, true] {
+        let id = server.run_detached("setsid sleep 601 & nohup sleep 602 >/dev/null 2>&1 & echo up; sleep 603").await;
+        let mut viewer = server.attach(&id, Hello::watch()).await;
+        viewer.shows("up").await;
+        let agent = server.agent(&id).expect("an agent");
+        if next {
+            server.kill();
+        }
+        signal(agent, "KILL");
+        if next {
+            server.again().await;
+        }
+        let session = server.ended(&id).await;
+        assert_eq!(end(&session), ("lost".into(), 125));
+        until("no process is left", async || server.processes(&id).is_empty().then_some(())).await;
+        if !next {
+            assert_eq!(server.output(&id, true).await, "up\n");
+        }
+    }
+}
+
+#[tokio::test]
+async fn signals_reach_the_foreground_and_only_who_may_sends_them() {
+    let mut server = Server::start("").await;
+    let script = "trap 'echo got; exit 9' USR1; echo up; while :; do sleep 0.05; done";
+    let id = server.run_detached(script).await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    viewer.shows("up").await;
+    let (status, _) = server.ask("POST", &format!("/v1/sessions/{id}/signal"), Some(json!({"signal": 10}))).await;
+    assert_eq!(status, 204);
+    viewer.shows("got").await;
+    assert_eq!(end(&server.ended(&id).await), ("exited".into(), 9));
+    let (status, problem) = server.ask("POST", &format!("/v1/sessions/{id}/signal"), Some(json!({"signal": 10}))).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("session_ended")));
+}
+
+#[tokio::test]
+async fn two_hundred_runs_at_twenty_a_time_each_have_their_own_status() {
+    let mut server = Server::start("").await;
+    for round in 0..10 {
+        let mut ids = Vec::new();
+        for n in 0..20 {
+            let status = (round * 20 + n) % 256;
+            ids.push((server.run_detached(&format!("echo {status}; exit {status}")).await, status));
+        }
+        for (id, status) in ids {
+            assert_eq!(end(&server.ended(&id).await), ("exited".into(), status));
+            assert_eq!(server.output(&id, true).await, format!("{status}\n"));
+        }
+    }
+}
