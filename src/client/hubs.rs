@@ -269,7 +269,8 @@ mod tests {
         let lookup = |name: &str| match name {
             URL => Some(url.to_owned()),
             TOKEN => Some("secret".to_owned()),
-            _ => Some("/nowhere".to_owned()),
+            "HOME" => Some("/nowhere".to_owned()),
+            _ => None,
         };
         let flags = Flags { insecure, ..Flags::default() };
         Hubs::new(ClientSettings::read(&flags, lookup, None).expect("settings"))
