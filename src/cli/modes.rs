@@ -58,7 +58,7 @@ impl Modes {
         match (intermediate, last) {
             (0, b'=' | b'>') => self.keypad = last == b'=',
             (0, b'c') => *self = Self::default(),
-            (b'(' | b')', _) => self.charset = self.charset && last == b'B' || last != b'B',
+            (b'(' | b')', _) => self.charset |= last != b'B',
             _ => {}
         }
     }

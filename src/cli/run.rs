@@ -10,6 +10,7 @@ use super::keys::{DEFAULT, Keys};
 use super::notice::{Starting, note};
 use super::output::print;
 use super::{Context, terminal};
+use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{caller_env, variable};
 use crate::protocol::{NewRun, NewSession, NewSource, Role, Started};
 
@@ -112,7 +113,7 @@ fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
         tty,
         size: terminal::window().filter(|_| tty),
         env,
-        caller_env: if embedded { caller_env() } else { BTreeMap::new() },
+        caller_env: if embedded { caller_env(&[MARK, EXEMPT]) } else { BTreeMap::new() },
         dir: dir.map(ToOwned::to_owned),
         stdin: !args.detach && !args.no_stdin,
         detached: args.detach,

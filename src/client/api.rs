@@ -18,7 +18,7 @@ use super::hubs::{Hub, Hubs};
 use crate::protocol::{NewSession, NewTicket, SessionInfo, Started, Ticket};
 
 /// How long a single request is tried.
-const TRY_LIMIT: Duration = Duration::from_secs(15);
+const TRY_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long one request waits for a session's end, in seconds.
 const POLL_SECONDS: u64 = 30;

@@ -3,6 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::ClientError;
 use super::http::{Ask, Http};
-use crate::agent::descendants::EXEMPT;
+use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{ClientSettings, NOT_FOR_A_HUB};
 use crate::protocol::{HubFile, SUBPROTOCOL};
 
@@ -202,11 +203,11 @@ impl Hubs {
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(home.join(LOG_FILE))?;
         super::descriptors::keep_from_children()?;
         let mut command = Command::new(program()?);
-        command.args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
+        command.arg0("foghorn").args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
         NOT_FOR_A_HUB.iter().for_each(|name| {
             command.env_remove(name);
         });
-        command.env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
+        command.env_remove(MARK).env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
     }
 
     fn not_started(&self, reason: String) -> ClientError {
@@ -268,7 +269,8 @@ mod tests {
         let lookup = |name: &str| match name {
             URL => Some(url.to_owned()),
             TOKEN => Some("secret".to_owned()),
-            _ => Some("/nowhere".to_owned()),
+            "HOME" => Some("/nowhere".to_owned()),
+            _ => None,
         };
         let flags = Flags { insecure, ..Flags::default() };
         Hubs::new(ClientSettings::read(&flags, lookup, None).expect("settings"))

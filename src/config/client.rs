@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::agent::descendants::{EXEMPT, MARK};
-
 /// Hubs, comma separated; without it, this user's own hub on this machine.
 pub const URL: &str = "FOGHORN_URL";
 /// The token, or a ticket's secret.
@@ -34,8 +32,8 @@ pub const DEFAULT_RECONNECT_LIMIT: Duration = Duration::from_secs(600);
 /// The longest name of an app, in bytes.
 const MAX_APP: usize = 63;
 
-/// Variables that are not handed on to a command: they are secrets, or say which session a process belongs to.
-const WITHHELD: [&str; 4] = [TOKEN, DATABASE_URL, MARK, EXEMPT];
+/// Variables that are not handed on to a command: they are secrets.
+const SECRETS: [&str; 2] = [TOKEN, DATABASE_URL];
 
 /// A setting that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -149,16 +147,16 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// What a command inherits from its caller: all pairs that are UTF-8, without secrets and marks.
+/// What a command inherits from its caller: all pairs that are UTF-8, without secrets and what else is `withheld`.
 #[must_use]
-pub fn caller_env() -> BTreeMap<String, String> {
+pub fn caller_env(withheld: &[&str]) -> BTreeMap<String, String> {
     let pairs =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    pairs.filter(|(name, _)| !WITHHELD.contains(&name.as_str())).collect()
+    pairs.filter(|(name, _)| !SECRETS.contains(&name.as_str()) && !withheld.contains(&name.as_str())).collect()
 }
 
 /// Variables that a hub, started by a client, must not inherit.
-pub const NOT_FOR_A_HUB: [&str; 4] = [URL, TOKEN, APP, MARK];
+pub const NOT_FOR_A_HUB: [&str; 3] = [URL, TOKEN, APP];
 
 fn home(lookup: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let state = || {
