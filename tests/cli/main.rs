@@ -4,5 +4,6 @@
 mod deaths;
 mod home;
 mod pipes;
+mod recordings;
 mod terminal;
 mod terminals;
