@@ -1,5 +1,12 @@
 //! Who joins a full-screen program late, through a real hub, has the screen of one who was there from the start: judged
 //! by a terminal that the hub does not use itself. Also when the hub was killed in between.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

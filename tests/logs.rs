@@ -1,5 +1,11 @@
 //! The log of an app, against a real hub, with real runs and real files.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
 
 #[path = "logs/bed.rs"]
 mod bed;

@@ -92,11 +92,12 @@ fn a_long_output_into_a_slow_reader_takes_little_memory() {
     assert_eq!(read, BYTES);
     assert_eq!(status(&mut child), 0);
     let mut expected = Sha256::new();
-    let seq = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("starts");
-    let mut seq = seq.stdout.expect("piped");
-    while let Ok(len @ 1..) = seq.read(&mut piece) {
+    let mut seq = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("starts");
+    let mut stdout = seq.stdout.take().expect("piped");
+    while let Ok(len @ 1..) = stdout.read(&mut piece) {
         expected.update(&piece[..len]);
     }
+    assert!(seq.wait().expect("waits").success());
     assert!(hash.finalize() == expected.finalize(), "the same bytes");
     assert!(most < MOST, "{most} bytes resident in one process");
 }
