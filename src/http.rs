@@ -20,7 +20,7 @@ use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -85,6 +85,10 @@ impl Hub {
     }
 }
 
+/// A connection's place among those that may be open at once. What goes on after an upgrade keeps it.
+#[derive(Clone, Debug)]
+pub struct Place(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+
 /// All routes.
 pub fn router(hub: Arc<Hub>) -> Router {
     Router::new()
@@ -134,8 +138,10 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
         // Small frames go at once: an echo that waits for an acknowledgement takes 40 ms.
         let _ = stream.set_nodelay(true);
         let router = router.clone();
+        let place = Place(Arc::new(permit));
         let service = TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
+            request.extensions_mut().insert(place.clone());
             request
         }));
         let stop = stop.clone();
@@ -158,7 +164,6 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
             if let Err(error) = served {
                 tracing::debug!(%error, %peer, "a connection failed");
             }
-            drop(permit);
         });
     }
 }

@@ -379,3 +379,20 @@ async fn the_audit_trail_has_who_did_what() {
     let denied = |line: &&Value| line["action"] == "stop" && line["outcome"] == "forbidden";
     assert!(audit["lines"].as_array().expect("lines").iter().any(|line| denied(&line)), "{audit}");
 }
+
+#[tokio::test]
+async fn a_websocket_counts_as_a_connection_for_as_long_as_it_lives() {
+    let mut server = Server::start("connections = 3\n").await;
+    let id = server.run_detached("sleep 600").await;
+    let mut first = server.attach(&id, Hello::watch()).await;
+    first.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
+    let mut second = server.attach(&id, Hello::watch()).await;
+    second.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
+    let mut third = server.attach(&id, Hello::watch()).await;
+    third.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
+    let fourth = tokio::time::timeout(std::time::Duration::from_millis(300), server.ask("GET", "/healthz", None)).await;
+    assert!(fourth.is_err(), "there is no place left");
+    drop(third);
+    assert_eq!(server.ask("GET", "/healthz", None).await.0, 200);
+    stop(&server, &id).await;
+}

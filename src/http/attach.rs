@@ -10,7 +10,7 @@ mod incoming;
 mod outgoing;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, Request, State as Shared};
+use axum::extract::{ConnectInfo, Extension, Path, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures_util::{SinkExt, StreamExt};
@@ -23,10 +23,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role as Side, WebSocketConfig};
 
-use super::Hub;
 use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
 use super::sessions::{audited, find, line};
+use super::{Hub, Place};
 use crate::agent::protocol::Writer;
 use crate::protocol::{ClientMessage, Close, HELLO_LIMIT, HubMessage, MAX_CLIENT_MESSAGE, Mode, Role, SUBPROTOCOL};
 use crate::record::Size;
@@ -50,6 +50,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub async fn attach(
     Shared(hub): Shared<Arc<Hub>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(place): Extension<Place>,
     caller: Caller,
     Presented(token): Presented,
     Path(id): Path<String>,
@@ -64,7 +65,7 @@ pub async fn attach(
     let line = line(&caller, "join", session.as_ref().ok().map(|session| session.id()), peer);
     let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?)))).await?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let viewer = Viewer { hub: hub.clone(), caller, peer, session, resume };
+    let viewer = Viewer { hub: hub.clone(), caller, peer, session, resume, _place: place };
     hub.tasks.clone().spawn_to_end("viewer", async move {
         match upgrade.await {
             Ok(upgraded) => viewer.run(upgraded).await,
@@ -117,6 +118,7 @@ struct Viewer {
     peer: SocketAddr,
     session: Arc<Session>,
     resume: Option<String>,
+    _place: Place,
 }
 
 /// What the viewer said in its hello.
