@@ -105,7 +105,8 @@ impl Log<'_> {
     fn text(&self, line: &LogLine) -> String {
         let message = if self.colours { coloured(&line.message) } else { line.message.clone() };
         let time = line.time.strip_suffix('Z').map_or_else(|| line.time.clone(), |time| format!("{time}+00:00"));
-        format!("{time} {}[{}]: {message}\n", line.app, line.process)
+        let origin = if line.stream == "hub" { "foghorn" } else { "app" };
+        format!("{time} {origin}[{}]: {message}\n", line.process)
     }
 }
 
