@@ -62,6 +62,8 @@ pub struct Hubs {
     http: Http,
     turn: AtomicUsize,
     started: Mutex<Vec<Child>>,
+    /// The exit status of the last one that ended.
+    ended: Mutex<Option<i32>>,
 }
 
 impl Hubs {
@@ -75,7 +77,7 @@ impl Hubs {
             return Err(ClientError::Insecure(url.clone()));
         }
         let https = settings.urls.iter().any(|url| url.starts_with("https:"));
-        Ok(Self { http: Http::new(https)?, settings, turn: AtomicUsize::new(0), started: Mutex::new(Vec::new()) })
+        Ok(Self { http: Http::new(https)?, settings, turn: AtomicUsize::new(0), started: Mutex::new(Vec::new()), ended: Mutex::new(None) })
     }
 
     /// The settings.
@@ -155,7 +157,8 @@ impl Hubs {
             if let Some(file) = self.running().await {
                 return Ok(file);
             }
-            if let Some(status) = self.reap().filter(|status| *status == USAGE) {
+            self.reap();
+            if let Some(status) = self.last_status().filter(|status| *status == USAGE) {
                 return Err(self.not_started(format!("it ended with status {status}")));
             }
             if Instant::now() > deadline {
@@ -170,19 +173,22 @@ impl Hubs {
         }
     }
 
-    /// Takes note of the hubs of ours that have ended; the last one's status.
-    fn reap(&self) -> Option<i32> {
-        let mut status = None;
+    /// Takes note of the hubs of ours that have ended.
+    fn reap(&self) {
         let mut started = self.started.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         started.retain_mut(|child| match child.try_wait() {
             Ok(None) => true,
             Ok(Some(end)) => {
-                status = end.code();
+                *self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = end.code();
                 false
             }
             Err(_) => false,
         });
-        status
+    }
+
+    /// The exit status of the last hub of ours that ended.
+    fn last_status(&self) -> Option<i32> {
+        *self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn starting(&self) -> bool {
