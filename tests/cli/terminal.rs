@@ -72,7 +72,7 @@ impl Terminal {
 
     /// Waits for the program's end; its exit status. The terminal must be as it was.
     pub(crate) fn ends(&mut self) -> i32 {
-        let status = status(&mut self.child);
+        let status = status(&mut self.child).unwrap_or_else(|| panic!("it has not ended; shown: {:?}", self.shown()));
         assert!(self.is_as_before(), "the terminal was left in another mode");
         status
     }
