@@ -5,6 +5,7 @@
 //! | [`sessions`] | start, list, show, stop, signal, tickets, audit |
 //! | [`attach`] | the websocket that follows a session |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
+//! | [`logs`] | the log of an app |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
@@ -23,6 +24,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::logs::Logs;
 use crate::registry::Registry;
 use crate::store::{AuditRow, SharedStore};
 use crate::tasks::Tasks;
@@ -30,6 +32,7 @@ use crate::tasks::Tasks;
 pub mod attach;
 pub mod auth;
 pub mod error;
+pub mod logs;
 pub mod output;
 pub mod sessions;
 
@@ -45,10 +48,15 @@ const MAX_HEAD: usize = 64 << 10;
 /// How long a client may take to send the head of a request.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long answers that are under way may take when the hub stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+
 /// What all doors share.
 pub struct Hub {
     /// The sessions.
     pub registry: Arc<Registry>,
+    /// The logs of apps that are followed.
+    pub logs: Arc<Logs>,
     /// The static tokens.
     pub tokens: Tokens,
     /// Origins of pages that may call.
@@ -90,6 +98,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/sessions/{id}/attach", get(attach::attach))
         .route("/v1/sessions/{id}/output", get(output::output))
         .route("/v1/sessions/{id}/recording.cast", get(output::recording))
+        .route("/v1/apps/{app}/logs", get(logs::logs))
         .route("/v1/audit", get(sessions::audit))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -139,7 +148,11 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
                 () = stop.cancelled() => {
                     // What was asked is answered, and nothing more is taken.
                     serving.as_mut().graceful_shutdown();
-                    serving.await
+                    match tokio::time::timeout(LAST_ANSWERS, serving).await {
+                        Ok(served) => served,
+                        // A client that does not read what it asked for.
+                        Err(_) => Ok(()),
+                    }
                 }
             };
             if let Err(error) = served {

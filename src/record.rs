@@ -30,8 +30,14 @@
 
 use std::fmt;
 
+mod batch;
+mod exit;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+
+pub use batch::{Batch, Marks};
+pub use exit::{Cause, Exit, STATUS_HUB_FAILED};
 
 /// Bytes of a record's header.
 pub const HEADER_LEN: usize = 24;
@@ -122,110 +128,6 @@ impl Reason {
             Self::JournalLimit => "the journal had reached its limit",
             Self::NotRecorded => "the session is not recorded",
             Self::AgentLost => "the agent died before it was stored",
-        }
-    }
-}
-
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "cause", rename_all = "snake_case")]
-pub enum Cause {
-    /// The command ended by itself.
-    Exited {
-        /// Its exit status, 0 to 255.
-        status: u8,
-    },
-    /// A signal that nobody of ours sent ended the command.
-    Signalled {
-        /// The signal's number.
-        signal: u8,
-    },
-    /// The command could not be started.
-    StartFailed {
-        /// What the client exits with: 127 not found, 126 not executable, 125 anything else.
-        status: u8,
-        /// What the system said.
-        reason: String,
-    },
-    /// A person, or a client that vanished for longer than its grace, stopped it.
-    Stopped {
-        /// Who did.
-        by: String,
-    },
-    /// Nothing was typed or printed on its terminal for the idle limit.
-    Idle,
-    /// It ran for its time limit.
-    TimeLimit,
-    /// The platform took its place away.
-    Evicted {
-        /// What the platform said.
-        reason: String,
-    },
-    /// Its agent died, or no hub spoke to the agent for the orphan limit.
-    Lost {
-        /// What is known of it.
-        reason: String,
-    },
-}
-
-/// A session's end: the cause, and a sentence for a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// What ended it.
-    #[serde(flatten)]
-    pub cause: Cause,
-}
-
-impl From<Cause> for Exit {
-    fn from(cause: Cause) -> Self {
-        Self { cause }
-    }
-}
-
-/// Exit status of a client whose hub failed, whose session was evicted or lost, or that detached.
-pub const STATUS_HUB_FAILED: u8 = 125;
-
-impl Exit {
-    /// What a client that saw this end exits with, 0 to 255.
-    #[must_use]
-    pub fn status(&self) -> u8 {
-        match &self.cause {
-            Cause::Exited { status } | Cause::StartFailed { status, .. } => *status,
-            Cause::Signalled { signal } => 128u8.saturating_add(*signal),
-            Cause::Stopped { .. } => 143,
-            Cause::Idle => 129,
-            Cause::TimeLimit => 124,
-            Cause::Evicted { .. } | Cause::Lost { .. } => STATUS_HUB_FAILED,
-        }
-    }
-
-    /// The name of the cause as it stands in JSON and in the store, such as `time_limit`.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match &self.cause {
-            Cause::Exited { .. } => "exited",
-            Cause::Signalled { .. } => "signalled",
-            Cause::StartFailed { .. } => "start_failed",
-            Cause::Stopped { .. } => "stopped",
-            Cause::Idle => "idle",
-            Cause::TimeLimit => "time_limit",
-            Cause::Evicted { .. } => "evicted",
-            Cause::Lost { .. } => "lost",
-        }
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Cause::Exited { status } => write!(f, "exited with status {status}"),
-            Cause::Signalled { signal } => write!(f, "killed by signal {signal}"),
-            Cause::StartFailed { reason, .. } => write!(f, "could not be started: {reason}"),
-            Cause::Stopped { by } => write!(f, "stopped by {by}"),
-            Cause::Idle => f.write_str("ended: idle for too long"),
-            Cause::TimeLimit => f.write_str("ended: reached its time limit"),
-            Cause::Evicted { reason } => write!(f, "evicted: {reason}"),
-            Cause::Lost { reason } => write!(f, "lost: {reason}"),
         }
     }
 }
@@ -464,187 +366,10 @@ fn decode_payload(header: Header, mut data: Bytes) -> Result<Payload, Malformed>
     })
 }
 
-/// Whole encoded records that follow one another: what the ring, the journal and the wire carry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// Where the first record stands.
-    pub from: u64,
-    /// Where the last one ends.
-    pub to: u64,
-    /// When the first was made, in microseconds since the Unix epoch.
-    pub first_time: u64,
-    /// When the last was made.
-    pub last_time: u64,
-    /// The encoded records.
-    pub bytes: Bytes,
-    /// Bytes, at the end, of the records without length that stand at `to`.
-    pub marks_len: usize,
-    /// Whether the last record is the exit.
-    pub ends: bool,
-    /// Whether there is a resize among the records.
-    pub resizes: bool,
-}
-
-impl Batch {
-    /// One record as a batch.
-    #[must_use]
-    pub fn of(record: &Record) -> Self {
-        let bytes = record.to_bytes();
-        Self {
-            from: record.offset,
-            to: record.end(),
-            first_time: record.time,
-            last_time: record.time,
-            marks_len: if record.end() == record.offset { bytes.len() } else { 0 },
-            ends: matches!(record.payload, Payload::Exit(_)),
-            resizes: matches!(record.payload, Payload::Resize(_)),
-            bytes,
-        }
-    }
-
-    /// Reads the headers of `bytes` and checks that they are whole records, each where the one before it ended.
-    ///
-    /// # Errors
-    /// [`Malformed`] where they are not.
-    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
-        let mut batch = Self::default();
-        let mut rest = &bytes[..];
-        let mut first = true;
-        while !rest.is_empty() {
-            let header = Header::peek(rest)?.ok_or(Malformed::Truncated)?;
-            let payload = rest.get(HEADER_LEN..HEADER_LEN + header.len).ok_or(Malformed::Truncated)?;
-            if first {
-                (batch.from, batch.first_time, first) = (header.offset, header.time, false);
-            } else if header.offset != batch.to {
-                return Err(Malformed::Payload(header.kind));
-            }
-            batch.to = header.end(payload);
-            batch.last_time = header.time;
-            batch.ends = header.kind == EXIT;
-            batch.resizes |= header.kind == RESIZE;
-            batch.marks_len = if batch.to == header.offset { batch.marks_len + HEADER_LEN + header.len } else { 0 };
-            rest = &rest[HEADER_LEN + header.len..];
-        }
-        batch.bytes = bytes;
-        Ok(batch)
-    }
-
-    /// Whether it has no record.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Whether its first record is a dropped range.
-    #[must_use]
-    pub fn starts_with_gap(&self) -> bool {
-        matches!(Header::peek(&self.bytes), Ok(Some(header)) if header.kind == DROPPED)
-    }
-
-    /// The records, decoded one by one. Ends at the first malformed one.
-    pub fn records(&self) -> impl Iterator<Item = Record> + use<> {
-        let mut bytes = self.bytes.clone();
-        std::iter::from_fn(move || Record::decode(&mut bytes).ok().flatten())
-    }
-
-    /// What is left of the batch from `offset` on: whole records before it go, the one that it cuts is framed anew,
-    /// and records without length that stand right at it stay.
-    #[must_use]
-    pub fn after(mut self, offset: u64) -> Self {
-        if offset <= self.from {
-            return self;
-        }
-        while let Ok(Some(header)) = Header::peek(&self.bytes) {
-            let end = header.end(&self.bytes[HEADER_LEN..]);
-            if header.offset >= offset {
-                break;
-            }
-            if end > offset {
-                self.cut(header, offset);
-                break;
-            }
-            self.bytes.advance(HEADER_LEN + header.len);
-        }
-        self.renew();
-        self
-    }
-
-    /// What is left when records without length that stand at its start, and are among `marks`, are taken off: they
-    /// came before, from another place.
-    #[must_use]
-    pub fn without(mut self, marks: &Marks) -> Self {
-        while let Ok(Some(header)) = Header::peek(&self.bytes) {
-            let end = HEADER_LEN + header.len;
-            if header.offset != marks.offset || !marks.bytes.iter().any(|mark| *mark == self.bytes[..end]) {
-                break;
-            }
-            self.bytes.advance(end);
-        }
-        self.renew();
-        self
-    }
-
-    /// Its start, after records were taken off there.
-    fn renew(&mut self) {
-        match Header::peek(&self.bytes) {
-            Ok(Some(header)) => (self.from, self.first_time) = (header.offset, header.time),
-            _ => (self.from, self.ends) = (self.to, false),
-        }
-        self.marks_len = self.marks_len.min(self.bytes.len());
-    }
-
-    /// Frames the first record anew so that it starts at `offset`, which lies within it.
-    fn cut(&mut self, header: Header, offset: u64) {
-        let mut rest = self.bytes.split_off(HEADER_LEN + header.len);
-        std::mem::swap(&mut rest, &mut self.bytes);
-        let mut cut = rest;
-        cut.advance(HEADER_LEN);
-        if header.is_output() {
-            cut.advance((offset - header.offset) as usize);
-        }
-        let mut bytes = BytesMut::with_capacity(HEADER_LEN + cut.len() + self.bytes.len());
-        bytes.put_slice(&Header { len: cut.len(), offset, ..header }.encode());
-        bytes.put_slice(&cut);
-        bytes.put_slice(&self.bytes);
-        self.bytes = bytes.freeze();
-    }
-}
-
-/// The records without length that stand at the end of a sequence. Where the sequence is continued from another place,
-/// which is found by an offset alone, these come again and are known by their bytes, which hold their time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks {
-    offset: u64,
-    bytes: Vec<Bytes>,
-}
-
-impl Marks {
-    /// Notes that `batch` was appended to the sequence.
-    pub fn append(&mut self, batch: &Batch) {
-        if batch.to != self.offset {
-            *self = Self { offset: batch.to, bytes: Vec::new() };
-        }
-        let mut rest = batch.bytes.slice(batch.bytes.len() - batch.marks_len..);
-        while let Ok(Some(header)) = Header::peek(&rest) {
-            self.bytes.push(rest.split_to(HEADER_LEN + header.len));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn output(offset: u64, data: &'static str) -> Record {
-        Record { offset, time: 7, payload: Payload::Output(Stream::Stdout, Bytes::from_static(data.as_bytes())) }
-    }
-
-    fn batch(records: &[Record]) -> Batch {
-        let mut bytes = BytesMut::new();
-        records.iter().for_each(|record| record.encode(&mut bytes));
-        Batch::parse(bytes.freeze()).expect("whole records")
-    }
 
     /// The bytes of each kind, written down: a change here is a new version of both protocols and of the journal.
     #[test]
@@ -684,45 +409,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_batch_is_cut_at_any_offset() {
-        let resize = Record { offset: 3, time: 8, payload: Payload::Resize(Size::DEFAULT) };
-        let whole = batch(&[output(0, "abc"), resize.clone(), output(3, "def")]);
-        assert_eq!((whole.from, whole.to), (0, 6));
-        assert_eq!(whole.clone().after(3), batch(&[resize, output(3, "def")]));
-        assert_eq!(whole.clone().after(5), batch(&[output(5, "f")]));
-        let end = whole.after(6);
-        assert!(end.is_empty());
-        assert_eq!((end.from, end.to), (6, 6));
-    }
-
-    #[test]
-    fn marks_that_come_again_are_taken_off() {
-        let resize = |time| Record { offset: 3, time, payload: Payload::Resize(Size::DEFAULT) };
-        let mut marks = Marks::default();
-        marks.append(&batch(&[output(0, "abc"), resize(8)]));
-        marks.append(&batch(&[resize(9)]));
-        let again = batch(&[resize(8), resize(9), resize(10), output(3, "def")]);
-        assert_eq!(again.clone().without(&marks), batch(&[resize(10), output(3, "def")]));
-        marks.append(&batch(&[output(3, "d")]));
-        assert_eq!(again.clone().without(&marks), again);
-    }
-
-    #[test]
-    fn a_cut_gap_keeps_its_end() {
-        let gap = Record { offset: 10, time: 1, payload: Payload::Dropped { to: 90, reason: Reason::SpoolFull } };
-        let rest: Vec<_> = Batch::of(&gap).after(40).records().collect();
-        assert_eq!(rest, [Record { offset: 40, ..gap }]);
-    }
-
-    #[test]
-    fn records_that_do_not_follow_are_refused() {
-        let mut bytes = BytesMut::new();
-        output(0, "abc").encode(&mut bytes);
-        output(4, "def").encode(&mut bytes);
-        assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(STDOUT)));
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), cut in 0u64..300) {
@@ -731,26 +417,6 @@ mod tests {
             if let Ok(batch) = Batch::parse(Bytes::from(bytes)) {
                 let _ = batch.after(cut);
             }
-        }
-
-        #[test]
-        fn cutting_loses_no_byte(parts in proptest::collection::vec("[a-z]{1,9}", 1..20), at in 0u64..200) {
-            let mut offset = 0;
-            let mut bytes = BytesMut::new();
-            for part in &parts {
-                let data = Bytes::from(part.clone());
-                let record = Record { offset, time: 0, payload: Payload::Output(Stream::Stdout, data) };
-                record.encode(&mut bytes);
-                offset = record.end();
-            }
-            let at = at.min(offset);
-            let text: String = parts.concat();
-            let rest = Batch::parse(bytes.freeze()).expect("whole records").after(at);
-            let mut seen = Vec::new();
-            for record in rest.records() {
-                if let Payload::Output(_, data) = record.payload { seen.extend_from_slice(&data) }
-            }
-            prop_assert_eq!(&text.as_bytes()[at as usize..], &seen[..]);
         }
     }
 }

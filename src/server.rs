@@ -12,11 +12,13 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::backend::local::Local;
 use crate::config::server::Server;
 use crate::http::auth::{Tokens, TokensError, secret};
 use crate::http::{Hub, router, serve};
+use crate::logs::Logs;
 use crate::protocol::{HubFile, SUBPROTOCOL};
 use crate::reaper;
 use crate::registry::{Registry, RegistryError};
@@ -162,7 +164,9 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let registry = Registry::new(store.clone(), backend, &settings, tasks.clone());
     let adopted = registry.adopt().await?;
     tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
-    let hub = Hub { registry: registry.clone(), tokens, origins: settings.origins.clone(), tasks: tasks.clone() };
+    let logs = Logs::new(registry.clone(), settings.apps.clone(), tasks.clone());
+    let (origins, logs_read) = (settings.origins.clone(), logs.followers());
+    let hub = Hub { registry: registry.clone(), logs, tokens, origins, tasks: tasks.clone() };
     let router = router(Arc::new(hub));
     tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -172,7 +176,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     }
 
     let idle = settings.embedded.then_some(settings.limits.embedded_idle);
-    stopped(&registry, idle).await?;
+    stopped(&registry, logs_read, idle).await?;
     tracing::info!("stopping");
     if settings.embedded {
         // Nobody new is to come here; who finds no file starts another hub.
@@ -207,16 +211,17 @@ fn hub_file(home: &Home, address: SocketAddr) -> HubFile {
     }
 }
 
-/// Waits for a signal that asks to stop, or until there was no session for `idle`.
-async fn stopped(registry: &Registry, idle: Option<Duration>) -> io::Result<()> {
+/// Waits for a signal that asks to stop, or until there was no session, and nobody who follows a log, for `idle`.
+async fn stopped(registry: &Registry, mut logs: watch::Receiver<usize>, idle: Option<Duration>) -> io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let nothing_to_do = async {
         let Some(idle) = idle else { return std::future::pending().await };
         let mut count = registry.count();
         loop {
-            let empty = *count.borrow_and_update() == 0;
+            let empty = *count.borrow_and_update() == 0 && *logs.borrow_and_update() == 0;
             tokio::select! {
                 changed = count.changed() => if changed.is_err() { return },
+                changed = logs.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(idle), if empty => return,
             }
         }
@@ -224,7 +229,7 @@ async fn stopped(registry: &Registry, idle: Option<Duration>) -> io::Result<()> 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        () = nothing_to_do => tracing::info!("no session for a while"),
+        () = nothing_to_do => tracing::info!("no session and nobody who follows a log for a while"),
     }
     Ok(())
 }

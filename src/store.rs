@@ -197,7 +197,8 @@ pub struct AuditRow {
     pub time: Micros,
     /// Who: a token's name, or `ticket:ID`.
     pub actor: String,
-    /// What: `start`, `join`, `driver`, `ticket`, `revoke`, `read`, `signal`, `stop`, `remove`.
+    /// What: `start`, `join`, `driver`, `ticket`, `revoke`, `read`, `signal`, `stop`, `remove`,
+    /// `logs`.
     pub action: String,
     /// On which session.
     pub session: Option<Uuid>,

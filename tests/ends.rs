@@ -1,4 +1,11 @@
 //! How sessions end: each end has its cause and its status, and no process is left.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
 
 mod support;
 

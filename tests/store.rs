@@ -1,6 +1,12 @@
 //! The store's promises, each held against SQLite and against a real PostgreSQL.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
 #![cfg(feature = "hub")]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "store/bed.rs"]
 mod bed;

@@ -5,47 +5,38 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+
+mod incoming;
+mod outgoing;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role as Side, WebSocketConfig};
 
 use super::Hub;
-use super::auth::{self, Caller, Presented, hash, secret, still_valid};
+use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
-use super::sessions::{audited, find, info, line};
+use super::sessions::{audited, find, line};
 use crate::agent::protocol::Writer;
-use crate::protocol::{
-    ClientMessage, Close, HELLO_LIMIT, HubMessage, INPUT_HEADER_LEN, MAX_CLIENT_MESSAGE, Mode, PING, Role, SILENCE,
-    SUBPROTOCOL,
-};
+use crate::protocol::{ClientMessage, Close, HELLO_LIMIT, HubMessage, MAX_CLIENT_MESSAGE, Mode, Role, SUBPROTOCOL};
 use crate::record::Size;
 use crate::registry::PACE_WINDOW;
 use crate::session::Session;
-use crate::session::input::InputError;
-use crate::session::presence::{Guest, Present};
-use crate::session::subscription::Subscription;
-use crate::source::Command;
+use crate::session::presence::Guest;
 use crate::store::Right;
 
-/// A screen's viewer that is further behind than this is brought up by a snapshot, in bytes.
-const SNAPSHOT_BEHIND: u64 = 256 << 10;
-
-/// How often at most viewers are told that others came and went.
-const PRESENCE: Duration = Duration::from_secs(1);
+use incoming::Incoming;
+use outgoing::Outgoing;
 
 /// Bytes that a websocket reads at once. What viewers say is short.
 const READ_BUFFER: usize = 4 << 10;
@@ -241,308 +232,3 @@ fn frame(code: Close, reason: String) -> CloseFrame {
 fn text(message: &HubMessage) -> Message {
     Message::text(serde_json::to_string(message).unwrap_or_default())
 }
-
-/// What the incoming half has to say to the viewer.
-enum Reply {
-    Say(HubMessage),
-    Close(Closed),
-    /// The viewer takes the seat: it is told by the presence that follows.
-    Look,
-}
-
-/// What a viewer says.
-struct Incoming<'a> {
-    viewer: &'a Viewer,
-    guest: &'a Guest,
-    hello: &'a Hello,
-    size: Option<Size>,
-    replies: mpsc::Sender<Reply>,
-}
-
-impl Incoming<'_> {
-    /// Obeys the viewer until it leaves, falls silent, or is told to go.
-    async fn run(mut self, mut stream: SplitStream<Socket>) {
-        loop {
-            let message = match timeout(SILENCE, stream.next()).await {
-                Ok(Some(Ok(message))) => message,
-                Ok(_) => return,
-                Err(_) => {
-                    tracing::debug!(session = %self.viewer.session.id(), "a viewer fell silent");
-                    return;
-                }
-            };
-            let outcome = match message {
-                Message::Binary(data) => self.typed(data).await,
-                Message::Text(message) => match serde_json::from_str(&message) {
-                    Ok(message) => self.told(message).await,
-                    // A message of a later version is passed over, one that is no message is not.
-                    Err(_) if serde_json::from_str::<Typed>(&message).is_ok() => Ok(None),
-                    Err(_) => Err(bad("a text message is a JSON object with a type")),
-                },
-                Message::Close(_) => return,
-                _ => Ok(None),
-            };
-            let reply = match outcome {
-                Ok(None) => continue,
-                Ok(Some(reply)) => reply,
-                Err(closed) => Reply::Close(closed),
-            };
-            let last = matches!(reply, Reply::Close(_));
-            if self.replies.send(reply).await.is_err() {
-                return;
-            }
-            if last {
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    async fn typed(&self, mut data: Bytes) -> Result<Option<Reply>, Closed> {
-        let Some(writer) = self.hello.writer else { return Ok(Some(not_driving())) };
-        if data.len() < INPUT_HEADER_LEN {
-            return Err(bad("input starts with its offset, 8 bytes"));
-        }
-        let offset = bytes::Buf::get_u64(&mut data);
-        match self.viewer.session.type_in(self.guest.viewer, writer, offset, data).await {
-            Ok(()) => Ok(None),
-            Err(InputError::NotDriving) => Ok(Some(not_driving())),
-            Err(error @ InputError::OutOfWindow) => {
-                Err(Closed(Close::BadMessage, "input_out_of_window", error.to_string()))
-            }
-        }
-    }
-
-    async fn told(&mut self, message: ClientMessage) -> Result<Option<Reply>, Closed> {
-        let session = &self.viewer.session;
-        let drives = session.presence.drives(self.guest.viewer);
-        match message {
-            ClientMessage::Hello { .. } => return Err(bad("there is one hello")),
-            ClientMessage::Resize { size } => {
-                self.size = Some(size.clamped());
-                if drives {
-                    session.resize(size).await;
-                }
-            }
-            ClientMessage::InputEnd { offset } => {
-                let Some(writer) = self.hello.writer else { return Ok(Some(not_driving())) };
-                if session.end_input(self.guest.viewer, writer, offset).await.is_err() {
-                    return Ok(Some(not_driving()));
-                }
-            }
-            ClientMessage::Consumed { offset } => {
-                if drives && self.hello.paces {
-                    session.set_pace(offset.min(session.head()).saturating_add(PACE_WINDOW)).await;
-                }
-            }
-            ClientMessage::Take => return Ok(Some(self.take().await)),
-            ClientMessage::Signal { signal } => {
-                return Ok(self.control("signal", drives, Command::Signal(signal)).await);
-            }
-            ClientMessage::Stop => {
-                let by = self.viewer.caller.name().to_owned();
-                return Ok(self.control("stop", drives, Command::Stop(by)).await);
-            }
-            ClientMessage::Detach => {
-                session.presence.release(self.guest.viewer);
-                if drives {
-                    session.set_pace(u64::MAX).await;
-                }
-                return Err(Closed(Close::Normal, "detached", "detached".into()));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn take(&self) -> Reply {
-        let viewer = self.viewer;
-        let right = viewer.caller.right(&viewer.session.row).unwrap_or(Right::Read);
-        if right < Right::Write || self.hello.writer.is_none() {
-            let error = ApiError::forbidden("type in this session");
-            return Reply::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
-        }
-        viewer.session.presence.drive(self.guest.viewer, true, self.hello.writer);
-        viewer.hub.audit(line(&viewer.caller, "driver", Some(viewer.session.id()), viewer.peer)).await;
-        if let Some(size) = self.size {
-            viewer.session.resize(size).await;
-        }
-        viewer.session.set_pace(u64::MAX).await;
-        Reply::Look
-    }
-
-    /// Signals and stops: for the driver, and for who has the right to control.
-    async fn control(&self, action: &str, drives: bool, command: Command) -> Option<Reply> {
-        let viewer = self.viewer;
-        let may = drives || viewer.caller.right(&viewer.session.row) == Some(Right::Control);
-        let outcome = if may { Ok(()) } else { Err(ApiError::forbidden(&format!("{action} this session"))) };
-        let line = line(&viewer.caller, action, Some(viewer.session.id()), viewer.peer);
-        match audited(&viewer.hub, line, outcome).await {
-            Ok(()) => {
-                viewer.session.tell(command).await;
-                None
-            }
-            Err(error) => Some(Reply::Say(HubMessage::Error { code: error.code.into(), detail: error.detail })),
-        }
-    }
-}
-
-/// A message of a type that this version does not know.
-#[derive(serde::Deserialize)]
-struct Typed {
-    #[serde(rename = "type")]
-    _type: String,
-}
-
-fn not_driving() -> Reply {
-    let detail = "somebody else types in this session; take over with `foghorn attach --take`".into();
-    Reply::Say(HubMessage::Error { code: "not_driving".into(), detail })
-}
-
-/// What goes to a viewer.
-struct Outgoing<'a> {
-    viewer: &'a Viewer,
-    guest: &'a Guest,
-    hello: &'a Hello,
-    sink: SplitSink<Socket, Message>,
-}
-
-impl Outgoing<'_> {
-    /// Sends until all is sent, the viewer's connection fails, or the hub stops.
-    async fn run(mut self, mut outbox: mpsc::Receiver<Reply>) {
-        // Whether the viewer got all is its own to find out.
-        let _ = self.send_all(&mut outbox).await;
-    }
-
-    async fn send_all(&mut self, outbox: &mut mpsc::Receiver<Reply>) -> Result<(), SendError> {
-        let session = &self.viewer.session;
-        let mut present = session.presence.follow();
-        let mut acks = session.input.follow();
-        let mut acked = 0;
-        let stop = self.viewer.hub.tasks.stopping();
-        let mut ping = interval_at(Instant::now() + PING, PING);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.sink.send(self.welcome()).await?;
-        let mut following = self.start().await?;
-        let mut told = present.borrow_and_update().clone();
-        self.sink.send(self.presence(&told)).await?;
-        let mut tell_at = Instant::now();
-        let mut look = false;
-        let mut out = Vec::new();
-        loop {
-            if self.hello.mode == Mode::Screen && following.behind() > SNAPSHOT_BEHIND {
-                self.bring_up(&mut following).await?;
-            }
-            select! {
-                biased;
-                Some(reply) = outbox.recv() => match reply {
-                    Reply::Say(message) => self.sink.send(text(&message)).await?,
-                    Reply::Close(closed) => return self.close(closed).await,
-                    Reply::Look => look = true,
-                },
-                () = stop.cancelled() => {
-                    self.sink.send(text(&HubMessage::GoingAway { offset: following.offset() })).await?;
-                    return self.close_with(Close::GoingAway, "the hub stops".into()).await;
-                }
-                Ok(()) = acks.changed(), if self.hello.writer.is_some() => {
-                    let now = self.hello.writer.map_or(0, |writer| session.input.acked(writer));
-                    if now != acked {
-                        acked = now;
-                        self.sink.send(text(&HubMessage::InputAck { offset: acked })).await?;
-                    }
-                }
-                Ok(()) = present.changed(), if !look => look = true,
-                () = sleep_until(tell_at), if look => {
-                    look = false;
-                    let now = present.borrow_and_update().clone();
-                    if now != told {
-                        self.sink.send(self.presence(&now)).await?;
-                        tell_at = Instant::now() + PRESENCE;
-                        told = now;
-                    }
-                }
-                _ = ping.tick() => {
-                    if !still_valid(&self.viewer.hub, &self.viewer.caller, &session.row.app).await {
-                        let error = ApiError::unauthorized();
-                        return self.close(Closed(Close::Unauthorized, error.code, error.detail)).await;
-                    }
-                    self.sink.send(Message::Ping(Bytes::new())).await?;
-                }
-                more = following.next(&mut out) => {
-                    if !more {
-                        return self.close_with(Close::Normal, "the session has ended".into()).await;
-                    }
-                    for bytes in out.drain(..) {
-                        self.sink.feed(Message::Binary(bytes)).await?;
-                    }
-                    self.sink.flush().await?;
-                }
-            }
-        }
-    }
-
-    fn welcome(&self) -> Message {
-        let session = &self.viewer.session;
-        text(&HubMessage::Welcome {
-            session: Box::new(info(&session.row, Some(session))),
-            viewer: self.guest.viewer,
-            driving: session.presence.drives(self.guest.viewer),
-            size: session.size(),
-            head: session.head(),
-            resume: self.viewer.resume.clone(),
-        })
-    }
-
-    fn presence(&self, present: &Present) -> Message {
-        let driving = present.driver.as_ref().is_some_and(|driver| driver.viewer == self.guest.viewer);
-        text(&HubMessage::Presence {
-            driver: present.driver.clone(),
-            watchers: present.viewers - usize::from(present.driver.is_some()),
-            driving,
-        })
-    }
-
-    /// Starts where the viewer asks, or, for a screen, with what it looks like now.
-    async fn start(&mut self) -> Result<Subscription, SendError> {
-        let session = &self.viewer.session;
-        let mut following = session.subscribe(self.hello.from.unwrap_or(0));
-        if self.hello.mode == Mode::Screen && self.hello.from.is_none() {
-            if session.has_ended() && session.control().is_none() {
-                // Nobody keeps the screen of one that has ended: it is drawn again from its last checkpoint.
-                session.clone().keep_screen().await;
-            }
-            self.show_screen(&mut following).await?;
-        }
-        Ok(following)
-    }
-
-    /// Replaces what a screen's viewer has missed by a snapshot, where there is one from further on.
-    async fn bring_up(&mut self, following: &mut Subscription) -> Result<(), SendError> {
-        let kept = self.viewer.session.keeper.as_ref().map_or(0, |keeper| keeper.offset());
-        if kept > following.offset() + SNAPSHOT_BEHIND / 2 {
-            self.show_screen(following).await?;
-        }
-        Ok(())
-    }
-
-    async fn show_screen(&mut self, following: &mut Subscription) -> Result<(), SendError> {
-        if let Some(keeper) = &self.viewer.session.keeper {
-            let snapshot = keeper.snapshot();
-            following.seek(snapshot.offset);
-            self.sink.send(Message::Binary(snapshot.to_bytes())).await?;
-        }
-        Ok(())
-    }
-
-    async fn close(&mut self, Closed(code, name, detail): Closed) -> Result<(), SendError> {
-        if code != Close::Normal {
-            let error = HubMessage::Error { code: name.into(), detail: detail.clone() };
-            self.sink.send(text(&error)).await?;
-        }
-        self.close_with(code, detail).await
-    }
-
-    async fn close_with(&mut self, code: Close, reason: String) -> Result<(), SendError> {
-        self.sink.send(Message::Close(Some(frame(code, reason)))).await
-    }
-}
-
-type SendError = tokio_tungstenite::tungstenite::Error;

@@ -2,5 +2,6 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub(crate) mod answer;
 pub(crate) mod postgres;
 pub(crate) mod server;

@@ -1,0 +1,252 @@
+//! Runs of encoded records: cut, continued, and checked by their headers alone.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::{DROPPED, EXIT, HEADER_LEN, Header, Malformed, Payload, RESIZE, Record};
+
+/// Whole encoded records that follow one another: what the ring, the journal and the wire carry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Where the first record stands.
+    pub from: u64,
+    /// Where the last one ends.
+    pub to: u64,
+    /// When the first was made, in microseconds since the Unix epoch.
+    pub first_time: u64,
+    /// When the last was made.
+    pub last_time: u64,
+    /// The encoded records.
+    pub bytes: Bytes,
+    /// Bytes, at the end, of the records without length that stand at `to`.
+    pub marks_len: usize,
+    /// Whether the last record is the exit.
+    pub ends: bool,
+    /// Whether there is a resize among the records.
+    pub resizes: bool,
+}
+
+impl Batch {
+    /// One record as a batch.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let bytes = record.to_bytes();
+        Self {
+            from: record.offset,
+            to: record.end(),
+            first_time: record.time,
+            last_time: record.time,
+            marks_len: if record.end() == record.offset { bytes.len() } else { 0 },
+            ends: matches!(record.payload, Payload::Exit(_)),
+            resizes: matches!(record.payload, Payload::Resize(_)),
+            bytes,
+        }
+    }
+
+    /// Reads the headers of `bytes` and checks that they are whole records, each where the one before it ended.
+    ///
+    /// # Errors
+    /// [`Malformed`] where they are not.
+    pub fn parse(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut batch = Self::default();
+        let mut rest = &bytes[..];
+        let mut first = true;
+        while !rest.is_empty() {
+            let header = Header::peek(rest)?.ok_or(Malformed::Truncated)?;
+            let payload = rest.get(HEADER_LEN..HEADER_LEN + header.len).ok_or(Malformed::Truncated)?;
+            if first {
+                (batch.from, batch.first_time, first) = (header.offset, header.time, false);
+            } else if header.offset != batch.to {
+                return Err(Malformed::Payload(header.kind));
+            }
+            batch.to = header.end(payload);
+            batch.last_time = header.time;
+            batch.ends = header.kind == EXIT;
+            batch.resizes |= header.kind == RESIZE;
+            batch.marks_len = if batch.to == header.offset { batch.marks_len + HEADER_LEN + header.len } else { 0 };
+            rest = &rest[HEADER_LEN + header.len..];
+        }
+        batch.bytes = bytes;
+        Ok(batch)
+    }
+
+    /// Whether it has no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Whether its first record is a dropped range.
+    #[must_use]
+    pub fn starts_with_gap(&self) -> bool {
+        matches!(Header::peek(&self.bytes), Ok(Some(header)) if header.kind == DROPPED)
+    }
+
+    /// The records, decoded one by one. Ends at the first malformed one.
+    pub fn records(&self) -> impl Iterator<Item = Record> + use<> {
+        let mut bytes = self.bytes.clone();
+        std::iter::from_fn(move || Record::decode(&mut bytes).ok().flatten())
+    }
+
+    /// What is left of the batch from `offset` on: whole records before it go, the one that it cuts is framed anew,
+    /// and records without length that stand right at it stay.
+    #[must_use]
+    pub fn after(mut self, offset: u64) -> Self {
+        if offset <= self.from {
+            return self;
+        }
+        while let Ok(Some(header)) = Header::peek(&self.bytes) {
+            let end = header.end(&self.bytes[HEADER_LEN..]);
+            if header.offset >= offset {
+                break;
+            }
+            if end > offset {
+                self.cut(header, offset);
+                break;
+            }
+            self.bytes.advance(HEADER_LEN + header.len);
+        }
+        self.renew();
+        self
+    }
+
+    /// What is left when records without length that stand at its start, and are among `marks`, are taken off: they
+    /// came before, from another place.
+    #[must_use]
+    pub fn without(mut self, marks: &Marks) -> Self {
+        while let Ok(Some(header)) = Header::peek(&self.bytes) {
+            let end = HEADER_LEN + header.len;
+            if header.offset != marks.offset || !marks.bytes.iter().any(|mark| *mark == self.bytes[..end]) {
+                break;
+            }
+            self.bytes.advance(end);
+        }
+        self.renew();
+        self
+    }
+
+    /// Its start, after records were taken off there.
+    fn renew(&mut self) {
+        match Header::peek(&self.bytes) {
+            Ok(Some(header)) => (self.from, self.first_time) = (header.offset, header.time),
+            _ => (self.from, self.ends) = (self.to, false),
+        }
+        self.marks_len = self.marks_len.min(self.bytes.len());
+        self.resizes = self.resizes && self.records().any(|record| matches!(record.payload, Payload::Resize(_)));
+    }
+
+    /// Frames the first record anew so that it starts at `offset`, which lies within it.
+    fn cut(&mut self, header: Header, offset: u64) {
+        let mut rest = self.bytes.split_off(HEADER_LEN + header.len);
+        std::mem::swap(&mut rest, &mut self.bytes);
+        let mut cut = rest;
+        cut.advance(HEADER_LEN);
+        if header.is_output() {
+            cut.advance((offset - header.offset) as usize);
+        }
+        let mut bytes = BytesMut::with_capacity(HEADER_LEN + cut.len() + self.bytes.len());
+        bytes.put_slice(&Header { len: cut.len(), offset, ..header }.encode());
+        bytes.put_slice(&cut);
+        bytes.put_slice(&self.bytes);
+        self.bytes = bytes.freeze();
+    }
+}
+
+/// The records without length that stand at the end of a sequence. Where the sequence is continued from another place,
+/// which is found by an offset alone, these come again and are known by their bytes, which hold their time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    offset: u64,
+    bytes: Vec<Bytes>,
+}
+
+impl Marks {
+    /// Notes that `batch` was appended to the sequence.
+    pub fn append(&mut self, batch: &Batch) {
+        if batch.to != self.offset {
+            *self = Self { offset: batch.to, bytes: Vec::new() };
+        }
+        let mut rest = batch.bytes.slice(batch.bytes.len() - batch.marks_len..);
+        while let Ok(Some(header)) = Header::peek(&rest) {
+            self.bytes.push(rest.split_to(HEADER_LEN + header.len));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::{Reason, STDOUT, Size, Stream};
+
+    fn output(offset: u64, data: &'static str) -> Record {
+        Record { offset, time: 7, payload: Payload::Output(Stream::Stdout, Bytes::from_static(data.as_bytes())) }
+    }
+
+    fn batch(records: &[Record]) -> Batch {
+        let mut bytes = BytesMut::new();
+        records.iter().for_each(|record| record.encode(&mut bytes));
+        Batch::parse(bytes.freeze()).expect("whole records")
+    }
+
+    #[test]
+    fn a_batch_is_cut_at_any_offset() {
+        let resize = Record { offset: 3, time: 8, payload: Payload::Resize(Size::DEFAULT) };
+        let whole = batch(&[output(0, "abc"), resize.clone(), output(3, "def")]);
+        assert_eq!((whole.from, whole.to), (0, 6));
+        assert_eq!(whole.clone().after(3), batch(&[resize, output(3, "def")]));
+        assert_eq!(whole.clone().after(5), batch(&[output(5, "f")]));
+        let end = whole.after(6);
+        assert!(end.is_empty());
+        assert_eq!((end.from, end.to), (6, 6));
+    }
+
+    #[test]
+    fn marks_that_come_again_are_taken_off() {
+        let resize = |time| Record { offset: 3, time, payload: Payload::Resize(Size::DEFAULT) };
+        let mut marks = Marks::default();
+        marks.append(&batch(&[output(0, "abc"), resize(8)]));
+        marks.append(&batch(&[resize(9)]));
+        let again = batch(&[resize(8), resize(9), resize(10), output(3, "def")]);
+        assert_eq!(again.clone().without(&marks), batch(&[resize(10), output(3, "def")]));
+        marks.append(&batch(&[output(3, "d")]));
+        assert_eq!(again.clone().without(&marks), again);
+    }
+
+    #[test]
+    fn a_cut_gap_keeps_its_end() {
+        let gap = Record { offset: 10, time: 1, payload: Payload::Dropped { to: 90, reason: Reason::SpoolFull } };
+        let rest: Vec<_> = Batch::of(&gap).after(40).records().collect();
+        assert_eq!(rest, [Record { offset: 40, ..gap }]);
+    }
+
+    #[test]
+    fn records_that_do_not_follow_are_refused() {
+        let mut bytes = BytesMut::new();
+        output(0, "abc").encode(&mut bytes);
+        output(4, "def").encode(&mut bytes);
+        assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(STDOUT)));
+    }
+
+    proptest! {
+        #[test]
+        fn cutting_loses_no_byte(parts in proptest::collection::vec("[a-z]{1,9}", 1..20), at in 0u64..200) {
+            let mut offset = 0;
+            let mut bytes = BytesMut::new();
+            for part in &parts {
+                let data = Bytes::from(part.clone());
+                let record = Record { offset, time: 0, payload: Payload::Output(Stream::Stdout, data) };
+                record.encode(&mut bytes);
+                offset = record.end();
+            }
+            let at = at.min(offset);
+            let text: String = parts.concat();
+            let rest = Batch::parse(bytes.freeze()).expect("whole records").after(at);
+            let mut seen = Vec::new();
+            for record in rest.records() {
+                if let Payload::Output(_, data) = record.payload { seen.extend_from_slice(&data) }
+            }
+            prop_assert_eq!(&text.as_bytes()[at as usize..], &seen[..]);
+        }
+    }
+}
