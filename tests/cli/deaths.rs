@@ -28,7 +28,7 @@ fn every_line_comes_once_across_a_death() {
     assert!(ended.stderr.contains("reconnecting"), "{}", ended.stderr);
     let expected = counted(200_000);
     assert!(bytes == expected.as_bytes(), "{} bytes of {}", bytes.len(), expected.len());
-    assert_eq!(status(&mut watch), Some(0));
+    assert_eq!(status(&mut watch), 0);
     assert!(watcher.join().expect("joins").expect("reads") == expected.as_bytes());
     assert!(home.run(&["logs", "-s", "run.1"]).text() == expected);
 }

@@ -138,11 +138,16 @@ pub(crate) fn finish(mut child: Child) -> Ended {
     let stderr = read(stderr.map(|pipe| Box::new(pipe) as _));
     let status = status(&mut child);
     let stderr = String::from_utf8_lossy(&stderr.join().expect("reads")).into_owned();
-    Ended { status: status.expect("an end"), stdout: stdout.join().expect("reads"), stderr }
+    Ended { status, stdout: stdout.join().expect("reads"), stderr }
 }
 
-/// A program's exit status, or 256 and the signal that ended it; none where it goes on for too long.
-pub(crate) fn status(child: &mut Child) -> Option<i32> {
+/// A program's exit status, or 256 and the signal that ended it.
+pub(crate) fn status(child: &mut Child) -> i32 {
+    try_status(child).unwrap_or_else(|| panic!("{child:?} has not ended within {LIMIT:?}"))
+}
+
+/// The same; none where it goes on for too long.
+pub(crate) fn try_status(child: &mut Child) -> Option<i32> {
     use std::os::unix::process::ExitStatusExt;
     let deadline = Instant::now() + LIMIT;
     loop {

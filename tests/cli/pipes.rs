@@ -51,7 +51,7 @@ fn a_reader_that_leaves_ends_the_run() {
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     stdout.read_line(&mut first).expect("reads");
     drop(stdout);
-    assert_eq!((first.as_str(), status(&mut child)), ("1\n", Some(141)));
+    assert_eq!((first.as_str(), status(&mut child)), ("1\n", 141));
     let end = eventually("the end", || home.session("run.1").exit_text);
     assert!(end.starts_with("stopped by"), "{end}");
 }
@@ -69,7 +69,7 @@ fn a_slow_reader_slows_the_command_down() {
     stdout.read_to_end(&mut bytes).expect("reads");
     let expected: String = (1..=1_000_000).map(|n| format!("{n}\n")).collect();
     assert!(bytes == expected.as_bytes(), "{} bytes", bytes.len());
-    assert_eq!(status(&mut child), Some(0));
+    assert_eq!(status(&mut child), 0);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn signals_go_to_the_command_and_twice_stops_it() {
             });
             std::thread::sleep(std::time::Duration::from_millis(100));
         });
-        assert_eq!(status(&mut child), Some(expected), "{script}");
+        assert_eq!(status(&mut child), expected, "{script}");
     }
 }
 
@@ -167,7 +167,7 @@ fn a_ticket_lets_in_and_only_for_what_it_says() {
     stdout.read_line(&mut line).expect("reads");
     assert_eq!(line, "hello\n");
     assert_eq!(home.run(&["stop", "--wait", &id]).status, 0);
-    assert_eq!(status(&mut watch), Some(0));
+    assert_eq!(status(&mut watch), 0);
     assert_eq!(home.run(&["wait", &id]).status, 143);
 }
 
