@@ -8,7 +8,7 @@ use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
 use rustix::termios::{Termios, tcgetattr};
 
-use crate::home::{FOGHORN, Home, eventually, status};
+use crate::home::{FOGHORN, Home, eventually, try_status};
 
 /// A terminal that the program runs at.
 pub(crate) struct Terminal {
@@ -72,7 +72,8 @@ impl Terminal {
 
     /// Waits for the program's end; its exit status. The terminal must be as it was.
     pub(crate) fn ends(&mut self) -> i32 {
-        let status = status(&mut self.child);
+        let status =
+            try_status(&mut self.child).unwrap_or_else(|| panic!("it has not ended; shown: {:?}", self.shown()));
         assert!(self.is_as_before(), "the terminal was left in another mode");
         status
     }

@@ -29,7 +29,9 @@ fn a_shell_is_as_one_knows_it() {
     shell.sees("slow");
     shell.press("\x1a");
     shell.sees("Stopped");
-    shell.press("kill %1; wait; exit 9\r");
+    shell.sees("$ ");
+    // What it leaves stopped ends with the session.
+    shell.press("exec sh -c 'exit 9'\r");
     assert_eq!(shell.ends(), 9);
 }
 
@@ -57,7 +59,7 @@ fn all_see_the_same_and_one_types() {
     let mut driver = Terminal::start(&home, &SHELL, (100, 30));
     driver.sees("$ ");
     let mut same = Terminal::start(&home, &["watch", "run.1"], (100, 30));
-    let mut small = Terminal::start(&home, &["watch", "run.1"], (40, 10));
+    let mut small = Terminal::start(&home, &["watch", "run.1"], (60, 10));
     same.sees("$ ");
     small.sees("$ ");
     driver.press("printf 'wo%s\\033]0;ti%s\\007\\033[6n\\n' rd tle\r");
