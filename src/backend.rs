@@ -44,6 +44,9 @@ pub trait Backend: Send + Sync + 'static {
     /// All but [`BackendError::Create`].
     async fn connect(&self, session: Uuid, place: &serde_json::Value, from: u64) -> Result<Source, BackendError>;
 
+    /// The sessions that have, or had, an agent here, whoever knows of them.
+    async fn agents(&self) -> Vec<Uuid>;
+
     /// Ends what is left of a session whose agent is gone, and returns when nothing is.
     async fn clean_up(&self, session: Uuid, place: &serde_json::Value);
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
+use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::agent::protocol::Start;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::config::server::{Limits, Server};
 use crate::protocol::NewRun;
 use crate::record::{Batch, Cause, Exit, Payload, Size};
@@ -256,7 +257,47 @@ impl Registry {
             self.pump(&session, place, None);
             self.tend(&session);
         }
+        self.dismiss_leftovers().await?;
         Ok(count)
+    }
+
+    /// Lets agents go whose session has ended: the hub that stored the end died before it could say so. Agents of
+    /// sessions that the store does not know are left alone: their database may only be away.
+    async fn dismiss_leftovers(self: &Arc<Self>) -> Result<(), RegistryError> {
+        for id in self.backend.agents().await {
+            if self.live.contains_key(&id) {
+                continue;
+            }
+            match self.store.session(id).await? {
+                Some(row) => {
+                    let registry = self.clone();
+                    self.tasks.spawn("dismiss", async move { registry.dismiss(row).await });
+                }
+                None => tracing::warn!(session = %id, "an agent's session is not in this database"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn dismiss(&self, row: SessionRow) {
+        match self.backend.connect(row.id, &row.place, 0).await {
+            Ok(mut source) => {
+                source.control.send(Command::Stop("the hub".into())).await;
+                source.control.send(Command::Ack(u64::MAX, true)).await;
+                while source.events.next().await.is_some() {}
+            }
+            Err(BackendError::Gone) => self.backend.clean_up(row.id, &row.place).await,
+            Err(error) => tracing::warn!(%error, session = %row.id, "cannot let an agent go"),
+        }
+    }
+
+    /// Waits until the sessions that have ended are stored and their agents gone, at most `limit`; what is not by then
+    /// is the next hub's to do.
+    pub async fn settle(&self, limit: Duration) {
+        let deadline = tokio::time::Instant::now() + limit;
+        for session in self.live().into_iter().filter(|session| session.has_ended()) {
+            let _the_next_hub_does_it = tokio::time::timeout_at(deadline, session.settled()).await;
+        }
     }
 
     /// The end that a journal has although its session is not noted as ended, and when it was.

@@ -25,8 +25,11 @@ use crate::registry::{Registry, RegistryError};
 use crate::store::{self, StoreError};
 use crate::tasks::Tasks;
 
-/// How long all of a stop may take.
-const STOP: Duration = Duration::from_secs(10);
+/// How long the ends of sessions are waited for before a stop.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How long all else of a stop may take.
+const STOP: Duration = Duration::from_secs(8);
 
 /// The name of the file with which an embedded hub is found, in its state folder.
 pub const HUB_FILE: &str = "hub.json";
@@ -182,6 +185,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
         // Nobody new is to come here; who finds no file starts another hub.
         let _ = std::fs::remove_file(home.path.join(HUB_FILE));
     }
+    registry.settle(SETTLE).await;
     tasks.stop();
     if !tasks.ended(STOP).await {
         tracing::warn!("some tasks did not stop in time");

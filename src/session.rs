@@ -219,6 +219,15 @@ impl Session {
         self.status.borrow().clone()
     }
 
+    /// Waits until the end is in the store and the source is let go.
+    pub async fn settled(&self) {
+        let mut status = self.status();
+        let mut control = self.control.subscribe();
+        // Neither is closed while the session is here.
+        let _ = status.wait_for(|status| status.safe).await;
+        let _ = control.wait_for(Option::is_none).await;
+    }
+
     /// Whether it has its end.
     #[must_use]
     pub fn has_ended(&self) -> bool {

@@ -117,6 +117,11 @@ impl Backend for Local {
         link::open(read, write, &hello, &session.to_string(), &self.tasks).await
     }
 
+    async fn agents(&self) -> Vec<Uuid> {
+        let Ok(entries) = std::fs::read_dir(&self.agents) else { return Vec::new() };
+        entries.flatten().filter_map(|entry| Uuid::parse_str(entry.file_name().to_str()?).ok()).collect()
+    }
+
     async fn clean_up(&self, session: Uuid, _place: &serde_json::Value) {
         let family = Family { session: session.to_string(), agent: None };
         family.end(self.hup_wait, self.term_wait).await;

@@ -77,7 +77,13 @@ impl Hubs {
             return Err(ClientError::Insecure(url.clone()));
         }
         let https = settings.urls.iter().any(|url| url.starts_with("https:"));
-        Ok(Self { http: Http::new(https)?, settings, turn: AtomicUsize::new(0), started: Mutex::new(Vec::new()), ended: Mutex::new(None) })
+        Ok(Self {
+            http: Http::new(https)?,
+            settings,
+            turn: AtomicUsize::new(0),
+            started: Mutex::new(Vec::new()),
+            ended: Mutex::new(None),
+        })
     }
 
     /// The settings.
@@ -159,7 +165,10 @@ impl Hubs {
             }
             self.reap();
             if let Some(status) = self.last_status().filter(|status| *status == USAGE) {
-                return Err(self.not_started(format!("it ended with status {status}")));
+                let log = self.settings.home.join(LOG_FILE);
+                let last = tail(&log).unwrap_or_default().lines().last().unwrap_or_default().to_owned();
+                let said = last.trim().trim_start_matches("foghorn: ").to_owned();
+                return Err(ClientError::Mismatch(format!("a hub cannot be started here (status {status}): {said}")));
             }
             if Instant::now() > deadline {
                 return Err(self.not_started(format!("none answered within {} s", START_LIMIT.as_secs())));
