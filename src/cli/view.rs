@@ -107,6 +107,8 @@ impl View {
         };
         let cursor = self.screen.cursor();
         let (size, (x, y)) = (self.screen.size(), self.offset);
+        // Lines are read from their start: sideways the window goes back as soon as the cursor can be seen from there.
+        let x = if cursor.is_some_and(|(at, _)| at < usize::from(self.window.cols)) { 0 } else { x };
         self.offset.0 = follow(x, self.window.cols, size.cols, cursor.map(|(x, _)| x));
         self.offset.1 = follow(y, self.window.rows, size.rows, cursor.map(|(_, y)| y));
     }
