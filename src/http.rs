@@ -19,12 +19,13 @@ use axum::http::StatusCode;
 use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::logs::Logs;
+use crate::protocol::PING;
 use crate::registry::Registry;
 use crate::store::{AuditRow, SharedStore};
 use crate::tasks::Tasks;
@@ -117,6 +118,17 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .with_state(hub)
 }
 
+/// Small frames go at once: an echo that waits for an acknowledgement takes 40 ms. And a peer that vanished without a
+/// word is noticed, also by doors that only send.
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PING * 2)?;
+    sockopt::set_tcp_keepintvl(stream, PING / 3)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, 3)?)
+}
+
 /// Accepts connections until the tasks are told to stop, at most so many at once.
 pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connections: usize) {
     let room = Arc::new(Semaphore::new(connections));
@@ -135,8 +147,8 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
             },
             () = stop.cancelled() => return,
         };
-        // Small frames go at once: an echo that waits for an acknowledgement takes 40 ms.
-        let _ = stream.set_nodelay(true);
+        // A socket that refuses this is served without it.
+        let _ = tune(&stream);
         let router = router.clone();
         let place = Place(Arc::new(permit));
         let service = TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
