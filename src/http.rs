@@ -33,6 +33,7 @@ use crate::tasks::Tasks;
 pub mod attach;
 pub mod auth;
 pub mod error;
+mod format;
 pub mod logs;
 pub mod output;
 pub mod sessions;

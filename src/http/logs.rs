@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::Hub;
 use super::auth::{Caller, still_valid};
 use super::error::ApiError;
+use super::format::Format;
 use super::sessions::{audited, line};
 use crate::logs::follower::{Ask, Filter, Follower, Start};
 use crate::logs::line::Line;
@@ -48,38 +49,11 @@ pub struct LogsQuery {
     from: Option<String>,
 }
 
-/// How lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Text,
-    Json,
-    Events,
-}
-
-impl Format {
-    fn asked(headers: &HeaderMap) -> Self {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        match accept {
-            accept if accept.contains("application/x-ndjson") => Self::Json,
-            accept if accept.contains("text/event-stream") => Self::Events,
-            _ => Self::Text,
-        }
-    }
-
-    fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Text => "text/plain; charset=utf-8",
-            Self::Json => "application/x-ndjson",
-            Self::Events => "text/event-stream",
-        })
-    }
-
-    fn write(self, line: &Line) -> Bytes {
-        match self {
-            Self::Text => line.text(),
-            Self::Json => line.json(),
-            Self::Events => line.event(),
-        }
+fn written(format: Format, line: &Line) -> Bytes {
+    match format {
+        Format::Plain => line.text(),
+        Format::Json => line.json(),
+        Format::Events => line.event(),
     }
 }
 
@@ -117,7 +91,7 @@ pub async fn logs(
             Next::Broken => Some((Err(io::Error::from(io::ErrorKind::Interrupted)), None)),
         }
     });
-    let kind = (header::CONTENT_TYPE, format.content_type());
+    let kind = (header::CONTENT_TYPE, format.content_type("text/plain; charset=utf-8"));
     let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([kind, no_store], Body::from_stream(pieces)).into_response())
 }
@@ -224,12 +198,12 @@ impl Reading {
 
     fn written(&mut self) -> Bytes {
         if let [line] = &self.lines[..] {
-            let bytes = self.format.write(line);
+            let bytes = written(self.format, line);
             self.lines.clear();
             return bytes;
         }
         let mut bytes = BytesMut::new();
-        self.lines.drain(..).for_each(|line| bytes.extend_from_slice(&self.format.write(&line)));
+        self.lines.drain(..).for_each(|line| bytes.extend_from_slice(&written(self.format, &line)));
         bytes.freeze()
     }
 }

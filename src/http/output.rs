@@ -19,6 +19,7 @@ use serde_json::json;
 use super::Hub;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::format::Format;
 use super::sessions::{audited, find, line, time};
 use crate::record::{Batch, Payload, Record, Size};
 use crate::session::Session;
@@ -34,42 +35,13 @@ pub struct OutputQuery {
     follow: bool,
 }
 
-/// How records are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// The bytes of stdout and stderr in their order.
-    Raw,
-    /// A JSON object a line.
-    Json,
-    /// The same objects as server-sent events, with the offset behind each as its id.
-    Events,
-}
-
-impl Format {
-    fn asked(headers: &HeaderMap) -> Self {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        match accept {
-            accept if accept.contains("application/x-ndjson") => Self::Json,
-            accept if accept.contains("text/event-stream") => Self::Events,
-            _ => Self::Raw,
-        }
-    }
-
-    fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Raw => "application/octet-stream",
-            Self::Json => "application/x-ndjson",
-            Self::Events => "text/event-stream",
-        })
-    }
-
-    fn write(self, record: &Record) -> Bytes {
-        match (self, &record.payload) {
-            (Self::Raw, Payload::Output(_, data)) => data.clone(),
-            (Self::Raw, _) => Bytes::new(),
-            (Self::Json, _) => object(record).map_or_else(Bytes::new, |object| format!("{object}\n").into()),
-            (Self::Events, _) => object(record)
-                .map_or_else(Bytes::new, |object| format!("id: {}\ndata: {object}\n\n", record.end()).into()),
+fn written(format: Format, record: &Record) -> Bytes {
+    match (format, &record.payload) {
+        (Format::Plain, Payload::Output(_, data)) => data.clone(),
+        (Format::Plain, _) => Bytes::new(),
+        (Format::Json, _) => object(record).map_or_else(Bytes::new, |object| format!("{object}\n").into()),
+        (Format::Events, _) => {
+            object(record).map_or_else(Bytes::new, |object| format!("id: {}\ndata: {object}\n\n", record.end()).into())
         }
     }
 }
@@ -142,7 +114,7 @@ pub async fn output(
     let pieces = stream::unfold((reading, Vec::new().into_iter()), move |(mut reading, mut ready)| async move {
         loop {
             for record in ready.by_ref() {
-                let bytes: Bytes = format.write(&record);
+                let bytes: Bytes = written(format, &record);
                 if !bytes.is_empty() {
                     return Some((Ok::<_, std::convert::Infallible>(bytes), (reading, ready)));
                 }
@@ -150,7 +122,8 @@ pub async fn output(
             ready = reading.next().await?.into_iter();
         }
     });
-    Ok(([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(pieces)).into_response())
+    Ok(([(header::CONTENT_TYPE, format.content_type("application/octet-stream"))], Body::from_stream(pieces))
+        .into_response())
 }
 
 async fn read(hub: &Hub, caller: &Caller, id: &str, peer: SocketAddr) -> Result<Arc<Session>, ApiError> {
