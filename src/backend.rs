@@ -31,12 +31,18 @@ pub trait Backend: Send + Sync + 'static {
     /// Its name in settings and sessions, such as `local`.
     fn name(&self) -> &'static str;
 
-    /// Makes an agent for a session that has none, and returns where it is, for [`Backend::connect`] of this hub and
-    /// of later ones.
+    /// Where the agents that this hub makes are, for [`Backend::connect`] of this hub and of later ones.
+    fn place(&self) -> serde_json::Value;
+
+    /// Whether agents at this place are this hub's to connect to, and not those of a hub elsewhere that shares its
+    /// database.
+    fn reaches(&self, place: &serde_json::Value) -> bool;
+
+    /// Makes an agent for a session that has none.
     ///
     /// # Errors
     /// [`BackendError::Create`].
-    async fn create(&self, session: Uuid) -> Result<serde_json::Value, BackendError>;
+    async fn create(&self, session: Uuid) -> Result<(), BackendError>;
 
     /// Connects to a session's agent; its events start at offset `from`.
     ///

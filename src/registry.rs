@@ -7,7 +7,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::agent::descendants::{EXEMPT, MARK};
@@ -103,39 +103,53 @@ impl Registry {
     /// [`RegistryError`]. A command that cannot be started is not one: its session ends with that reason.
     pub async fn start(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
         check(&run)?;
-        let row = self.row(&run, owner)?;
-        if row.idempotency_key.is_none() {
-            self.check_room(owner, &run.app).await?;
-        }
-        let row = match self.store.create_session(row).await? {
+        let (registry, owner) = (self.clone(), owner.to_owned());
+        let (done, outcome) = oneshot::channel();
+        // To its end, also if the caller does not wait for it: half a start would be a session that never ends.
+        self.tasks.spawn_to_end("start", async move {
+            let _the_caller_left = done.send(registry.start_now(run, &owner).await);
+        });
+        outcome.await.map_err(|_| RegistryError::Invalid("the hub is about to stop".into()))?
+    }
+
+    async fn start_now(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
+        let row = match self.store.create_session(self.row(&run, owner)?).await? {
             Created::New(row) => *row,
             Created::Existing(row) if row.request_hash != request_hash(&run) => return Err(RegistryError::KeyReused),
             Created::Existing(row) => return Ok((self.open(*row).await?, false)),
         };
-        let start = self.start_message(&run)?;
+        let start = match self.start_message(&run) {
+            Ok(start) => start,
+            Err(error) => {
+                self.store.delete_session(row.id).await?;
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.check_room(owner, &run.app).await {
+            self.store.delete_session(row.id).await?;
+            return Err(error);
+        }
         let journal = Journal::new(self.store.clone(), row.id, Extent::default());
         let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
         let session = Session::new(row, journal, 0, limits);
         self.keep(&session);
         match self.backend.create(session.id()).await {
-            Ok(place) => {
-                self.store.set_place(session.id(), &place).await?;
-                self.pump(&session, place, Some(start));
-            }
+            Ok(()) => self.pump(&session, session.row.place.clone(), Some(start)),
             Err(error) => session.conclude(Cause::StartFailed { status: 125, reason: error.to_string() }),
         }
         self.tend(&session);
         Ok((session, true))
     }
 
+    /// Whether there is room for the session that was just made.
     async fn check_room(&self, owner: &str, app: &str) -> Result<(), RegistryError> {
         if self.limits.live_per_owner.is_none() && self.limits.live_per_app.is_none() {
             return Ok(());
         }
         let (owners, apps) = self.store.count_live(owner, app).await?;
         match (self.limits.live_per_owner, self.limits.live_per_app) {
-            (Some(limit), _) if owners >= limit => Err(RegistryError::TooMany(owner.into(), limit)),
-            (_, Some(limit)) if apps >= limit => Err(RegistryError::TooMany(format!("the app {app}"), limit)),
+            (Some(limit), _) if owners > limit => Err(RegistryError::TooMany(owner.into(), limit)),
+            (_, Some(limit)) if apps > limit => Err(RegistryError::TooMany(format!("the app {app}"), limit)),
             _ => Ok(()),
         }
     }
@@ -153,7 +167,7 @@ impl Registry {
             record: run.record,
             detached: run.detached || run.keep,
             backend: self.backend.name().into(),
-            place: serde_json::Value::Null,
+            place: self.backend.place(),
             idempotency_key: run.idempotency_key.clone(),
             request_hash: request_hash(run),
             created_at: now(),
@@ -241,24 +255,34 @@ impl Registry {
     pub async fn adopt(self: &Arc<Self>) -> Result<usize, RegistryError> {
         let filter = SessionFilter { live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
         let rows = self.store.sessions(&filter).await?;
-        let count = rows.len();
-        for row in rows {
-            let extent = self.store.extent(row.id).await?;
-            if let Some(end) = self.committed_end(&row, &extent).await? {
-                // The hub before this one died between the exit's commit and the note of the end.
-                self.store.end_session(row.id, &end.0, end.1).await?;
-                continue;
+        let mut count = 0;
+        for row in rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
+            let id = row.id;
+            match self.adopt_one(row).await {
+                Ok(()) => count += 1,
+                // One session that cannot be read must not keep the others from their hub.
+                Err(error @ StoreError::Row { .. }) => tracing::error!(%error, session = %id, "cannot take up a session"),
+                Err(error) => return Err(error.into()),
             }
-            let place = row.place.clone();
-            let journal = Journal::new(self.store.clone(), row.id, extent);
-            let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
-            let session = Session::new(row, journal, extent.to, limits);
-            self.keep(&session);
-            self.pump(&session, place, None);
-            self.tend(&session);
         }
         self.dismiss_leftovers().await?;
         Ok(count)
+    }
+
+    async fn adopt_one(self: &Arc<Self>, row: SessionRow) -> Result<(), StoreError> {
+        let extent = self.store.extent(row.id).await?;
+        if let Some(end) = self.committed_end(&row, &extent).await? {
+            // The hub before this one died between the exit's commit and the note of the end.
+            return self.store.end_session(row.id, &end.0, end.1).await;
+        }
+        let place = row.place.clone();
+        let journal = Journal::new(self.store.clone(), row.id, extent);
+        let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
+        let session = Session::new(row, journal, extent.to, limits);
+        self.keep(&session);
+        self.pump(&session, place, None);
+        self.tend(&session);
+        Ok(())
     }
 
     /// Lets agents go whose session has ended: the hub that stored the end died before it could say so. Agents of

@@ -67,8 +67,10 @@ pub struct Session {
     ring: Mutex<Ring>,
     /// Moves with every append.
     head: watch::Sender<u64>,
-    /// The terminal's size, where there is one.
-    size: Mutex<Size>,
+    /// The terminal's size, once it is known: after a hub's death it is found in the journal or said by a driver.
+    size: Mutex<Option<Size>>,
+    /// What the driver's window is, for a source that could not be told yet.
+    wanted_size: Mutex<Option<Size>>,
     status: watch::Sender<Status>,
     /// The connection to the source, while there is one.
     control: watch::Sender<Option<Control>>,
@@ -78,6 +80,8 @@ pub struct Session {
     pub journal: Journal,
     /// Held while something is put on the way to the source that has to keep its order.
     telling: tokio::sync::Mutex<()>,
+    /// Held by the one who keeps the screen.
+    keeping: tokio::sync::Mutex<()>,
     /// Who types.
     pub input: Input,
     /// Who is here.
@@ -115,11 +119,13 @@ impl Session {
         Arc::new(Self {
             ring: Mutex::new(Ring::new(from, limits.ring_bytes)),
             head: watch::Sender::new(from),
-            size: Mutex::new(Size::DEFAULT),
+            size: Mutex::default(),
+            wanted_size: Mutex::default(),
             status: watch::Sender::new(status),
             control: watch::Sender::new(None),
             pace: Mutex::new(None),
             telling: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
             journal,
             input: Input::default(),
             presence: Presence::new(row.place[RELEASED] == true),
@@ -161,7 +167,7 @@ impl Session {
     fn note_size(&self, batch: &Batch) {
         for record in batch.records() {
             if let Payload::Resize(size) = record.payload {
-                *lock(&self.size) = size;
+                *lock(&self.size) = Some(size);
             }
         }
     }
@@ -243,7 +249,9 @@ impl Session {
     /// The terminal's size, where there is one.
     #[must_use]
     pub fn size(&self) -> Option<Size> {
-        self.row.tty.then(|| *lock(&self.size))
+        let kept = || self.keeper.as_ref().map(Keeper::size);
+        let known = *lock(&self.size);
+        known.or_else(kept).filter(|_| self.row.tty)
     }
 
     /// Follows the session from an offset: replay and live are one.
@@ -278,9 +286,17 @@ impl Session {
     /// Gives the terminal another size, if it is another one.
     pub async fn resize(&self, size: Size) {
         let size = size.clamped();
-        if self.size().is_some_and(|now| now != size) {
-            self.tell(Command::Resize(size)).await;
+        if self.row.tty && *lock(&self.size) != Some(size) {
+            *lock(&self.wanted_size) = Some(size);
+            if self.tell(Command::Resize(size)).await {
+                *lock(&self.wanted_size) = None;
+            }
         }
+    }
+
+    /// The size that the source could not be told.
+    fn take_wanted_size(&self) -> Option<Size> {
+        lock(&self.wanted_size).take()
     }
 
     /// Tells the source something that is lost where there is no connection, as a resize may be.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The environment variable that marks a session's processes; its value is the session's id. Commands may read it.
@@ -18,6 +19,9 @@ pub const EXEMPT: &str = "FOGHORN_KEEP";
 
 /// How often the processes are looked for while they are given time to end.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// How long processes are killed that do not die.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Which processes are meant.
 #[derive(Clone, Debug)]
@@ -59,27 +63,30 @@ impl Family {
         members.into_iter().filter(|pid| alive.contains(pid)).filter_map(Pid::from_raw).collect()
     }
 
-    /// Sends `signal` to all members, and wakes those that are stopped so that they see it. How many there were.
+    /// Sends `signal` to all members, and wakes those that are stopped so that they see it. How many there are that it
+    /// may be sent to; one that has taken another user's rights is that user's to end.
     pub fn signal(&self, signal: Signal) -> usize {
-        let members = self.members();
-        for pid in &members {
-            // One that ended since it was listed needs no signal.
-            let _ = kill_process(*pid, signal);
+        let ours = |pid: &Pid| {
+            let sent = kill_process(*pid, signal);
             if signal != Signal::KILL {
+                // One that ended since it was listed needs no signal.
                 let _ = kill_process(*pid, Signal::CONT);
             }
-        }
-        members.len()
+            sent != Err(Errno::PERM)
+        };
+        self.members().into_iter().filter(ours).count()
     }
 
-    /// Ends all members: HUP, then after `hup_wait` TERM, then after `term_wait` KILL until none is left.
+    /// Ends all members: HUP, then after `hup_wait` TERM, then after `term_wait` KILL until none is left, or until
+    /// [`KILL_LIMIT`]: a process that waits for a device does not die before the device answers.
     pub async fn end(&self, hup_wait: Duration, term_wait: Duration) {
         for (signal, wait) in [(Signal::HUP, hup_wait), (Signal::TERM, term_wait)] {
             if self.signal(signal) == 0 || self.gone_within(wait).await {
                 return;
             }
         }
-        while self.signal(Signal::KILL) > 0 {
+        let since = Instant::now();
+        while self.signal(Signal::KILL) > 0 && since.elapsed() < KILL_LIMIT {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -102,9 +102,18 @@ impl Backend for Local {
         "local"
     }
 
-    async fn create(&self, session: Uuid) -> Result<serde_json::Value, BackendError> {
-        self.spawn(session).await.map_err(|error| BackendError::Create(error.to_string()))?;
-        Ok(serde_json::json!({}))
+    fn place(&self) -> serde_json::Value {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        serde_json::json!({ "machine": machine, "agents": self.agents })
+    }
+
+    fn reaches(&self, place: &serde_json::Value) -> bool {
+        let own = self.place();
+        place["machine"] == own["machine"] && place["agents"] == own["agents"]
+    }
+
+    async fn create(&self, session: Uuid) -> Result<(), BackendError> {
+        self.spawn(session).await.map_err(|error| BackendError::Create(error.to_string()))
     }
 
     async fn connect(&self, session: Uuid, _place: &serde_json::Value, from: u64) -> Result<Source, BackendError> {

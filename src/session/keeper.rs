@@ -37,6 +37,12 @@ impl Keeper {
         Record { offset: kept.offset, time: now() as u64, payload }
     }
 
+    /// The size of the screen as it stands.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        lock(&self.0).screen.size()
+    }
+
     /// The offset that the screen stands at.
     #[must_use]
     pub fn offset(&self) -> u64 {
@@ -68,6 +74,11 @@ impl Session {
     /// Keeps the screen, until the session has ended.
     pub(crate) async fn keep_screen(self: Arc<Self>) {
         let Some(keeper) = &self.keeper else { return };
+        // One at a time: another viewer of a session that has ended finds the screen done.
+        let _one = self.keeping.lock().await;
+        if keeper.offset() > 0 && keeper.offset() >= self.head() {
+            return;
+        }
         if let Some(record) = self.checkpointed().await {
             keeper.restore(record);
         }

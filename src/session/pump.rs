@@ -81,6 +81,9 @@ impl Session {
             if let Some(limit) = pace {
                 source.control.send(Command::Pace(limit)).await;
             }
+            if let Some(size) = self.take_wanted_size() {
+                source.control.send(Command::Resize(size)).await;
+            }
             self.set_control(Some(source.control.clone()));
         }
         let mut first = true;
