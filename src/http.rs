@@ -20,7 +20,7 @@ use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -65,6 +65,20 @@ pub struct Hub {
     pub origins: Vec<String>,
     /// Who follows sessions now.
     pub tasks: Tasks,
+    /// Lines of the audit trail on their way to the store.
+    pub trail: mpsc::Sender<AuditRow>,
+}
+
+/// How many lines of the audit trail may wait for the store.
+pub const TRAIL: usize = 4096;
+
+/// Writes the audit trail to the store until all who could add to it are gone. Nobody waits for it.
+pub async fn write_trail(store: SharedStore, mut lines: mpsc::Receiver<AuditRow>) {
+    while let Some(row) = lines.recv().await {
+        if let Err(error) = store.add_audit(&row).await {
+            tracing::error!(%error, "cannot store a line of the audit trail; the log has it");
+        }
+    }
 }
 
 impl Hub {
@@ -74,15 +88,15 @@ impl Hub {
         self.registry.store()
     }
 
-    /// Writes a line of the audit trail, to the log and to the store. A store that is away does not stop what is
-    /// audited: the log has it.
-    pub async fn audit(&self, row: AuditRow) {
+    /// Writes a line of the audit trail, to the log at once and to the store in its turn. A store that is slow or away
+    /// does not stop what is audited: the log has it.
+    pub fn audit(&self, row: AuditRow) {
         tracing::info!(
             target: "audit", actor = row.actor, action = row.action, session = ?row.session, address = row.address,
             outcome = row.outcome, detail = row.detail,
         );
-        if let Err(error) = self.store().add_audit(&row).await {
-            tracing::error!(%error, "cannot store a line of the audit trail");
+        if self.trail.try_send(row).is_err() {
+            tracing::error!("a line of the audit trail is in the log alone: too many wait for the store");
         }
     }
 }

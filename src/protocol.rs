@@ -131,12 +131,12 @@ pub enum ClientMessage {
     },
     /// Asks to be the driver from now on.
     Take,
-    /// Sends a signal to the foreground processes. The driver may, and who has the right to control.
+    /// Sends a signal to the foreground processes. Needs the right to control.
     Signal {
         /// Its number.
         signal: u8,
     },
-    /// Ends the session. The driver may, and who has the right to control.
+    /// Ends the session. Needs the right to control.
     Stop,
     /// The driver leaves on purpose: the session goes on without a driver, and without a grace that would end it.
     Detach,

@@ -261,7 +261,9 @@ impl Registry {
             match self.adopt_one(row).await {
                 Ok(()) => count += 1,
                 // One session that cannot be read must not keep the others from their hub.
-                Err(error @ StoreError::Row { .. }) => tracing::error!(%error, session = %id, "cannot take up a session"),
+                Err(error @ StoreError::Row { .. }) => {
+                    tracing::error!(%error, session = %id, "cannot take up a session")
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -12,12 +12,13 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use crate::backend::local::Local;
 use crate::config::server::Server;
 use crate::http::auth::{Tokens, TokensError, secret};
-use crate::http::{Hub, router, serve};
+use crate::http::{Hub, TRAIL, router, serve, write_trail};
 use crate::logs::Logs;
 use crate::protocol::{HubFile, SUBPROTOCOL};
 use crate::reaper;
@@ -169,7 +170,9 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
     let logs = Logs::new(registry.clone(), settings.apps.clone(), tasks.clone());
     let (origins, logs_read) = (settings.origins.clone(), logs.followers());
-    let hub = Hub { registry: registry.clone(), logs, tokens, origins, tasks: tasks.clone() };
+    let (trail, lines) = mpsc::channel(TRAIL);
+    tasks.spawn_to_end("audit", write_trail(store.clone(), lines));
+    let hub = Hub { registry: registry.clone(), logs, tokens, origins, tasks: tasks.clone(), trail };
     let router = router(Arc::new(hub));
     tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");

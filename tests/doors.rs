@@ -15,7 +15,7 @@ use bytes::Bytes;
 use foghorn::protocol::{ClientMessage, HubMessage, Mode, Role};
 use http_body_util::Full;
 use serde_json::{Value, json};
-use support::server::{Hello, Server, send, tokens};
+use support::server::{Hello, Server, send, tokens, until};
 
 const USER: &str = "user-token-0123456789";
 const OTHER: &str = "other-token-0123456789";
@@ -117,6 +117,10 @@ async fn a_ticket_allows_what_it_says_and_nothing_else() {
     // Writing: drives, and nothing beyond it.
     let mut driver = server.attach_as(&write, &id, Hello::drive(2)).await.expect("connects");
     driver.hears(|message| matches!(message, HubMessage::Presence { driving: true, .. })).await;
+    for message in [ClientMessage::Signal { signal: 9 }, ClientMessage::Stop] {
+        driver.say(&message).await;
+        driver.hears(|message| matches!(message, HubMessage::Error { code, .. } if code == "forbidden")).await;
+    }
     // A revoked ticket lets nobody in.
     let revoke = format!("{path}/tickets/{read_id}");
     assert_eq!(server.ask_as(USER, "DELETE", &revoke, None).await.0, 204);
@@ -141,6 +145,13 @@ async fn a_ticket_for_one_use_survives_its_viewers_reconnect_alone() {
     let welcome = viewer.hears(|message| matches!(message, HubMessage::Welcome { .. })).await;
     let HubMessage::Welcome { resume: Some(resume), .. } = welcome else { panic!("no resume secret") };
     assert!(server.attach_as(&secret, &id, Hello::watch()).await.is_err(), "it was for one use");
+    let body = json!({"right": "control", "one_use": true});
+    let (_, other) = server.ask_as(USER, "POST", &format!("/v1/sessions/{id}/tickets"), Some(body)).await;
+    let other = other["secret"].as_str().expect("a secret");
+    for (method, door) in [("GET", "/output"), ("GET", "/recording.cast"), ("DELETE", "")] {
+        let (status, _) = server.ask_as(other, method, &format!("/v1/sessions/{id}{door}"), None).await;
+        assert_eq!(status, 403, "{method} {door}: its one use is to follow");
+    }
     assert_eq!(server.ask_as(&secret, "GET", &format!("/v1/sessions/{id}"), None).await.1["code"], "ticket_used");
     server.kill();
     server.again().await;
@@ -220,12 +231,22 @@ async fn too_much_is_refused() {
     }
     let (status, problem) = start(&server, USER).await;
     assert_eq!((status, &problem["code"]), (429, &json!("too_many_sessions")));
+    let mut with_key = sleep("blog");
+    with_key["source"]["idempotency_key"] = "k".into();
+    let (status, problem) = server.ask_as(USER, "POST", "/v1/sessions", Some(with_key)).await;
+    assert_eq!((status, &problem["code"]), (429, &json!("too_many_sessions")), "a key makes no difference");
+    let mut viewer = server.attach(&ids[0], Hello::watch()).await;
+    viewer.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
+    viewer.say_text(&"x".repeat(1 << 20)).await;
+    assert_ne!(viewer.rest().await, 1000, "an oversized message ends the connection, the session goes on");
     for id in &ids {
         stop(&server, id).await;
     }
-    let mut viewer = server.attach(&ids[0], Hello::watch()).await;
-    viewer.say_text(&"x".repeat(1 << 20)).await;
-    viewer.rest().await;
+    let long = http::Request::builder()
+        .uri(format!("{}/healthz", server.url()))
+        .header("x-long", "x".repeat(200 << 10))
+        .body(Full::new(Bytes::new()));
+    assert_eq!(send(long.expect("a request")).await.0, 431);
 }
 
 #[tokio::test]
@@ -357,7 +378,11 @@ async fn the_audit_trail_has_who_did_what() {
     server.ask_as(secret, "DELETE", &format!("/v1/sessions/{id}"), None).await;
     server.ask_as(USER, "DELETE", &format!("/v1/sessions/{id}"), None).await;
     server.ended(&id).await;
-    let (_, audit) = server.ask("GET", &format!("/v1/audit?session={id}"), None).await;
+    let audit = until("the trail is written", async || {
+        let (_, audit) = server.ask("GET", &format!("/v1/audit?session={id}"), None).await;
+        (audit["lines"].as_array().expect("lines").len() >= 7).then_some(audit)
+    })
+    .await;
     let mut lines: Vec<_> = audit["lines"].as_array().expect("lines").iter().collect();
     lines.reverse();
     let ticket = format!("ticket:{}", ticket["id"].as_str().expect("an id"));
@@ -395,4 +420,80 @@ async fn a_websocket_counts_as_a_connection_for_as_long_as_it_lives() {
     drop(third);
     assert_eq!(server.ask("GET", "/healthz", None).await.0, 200);
     stop(&server, &id).await;
+}
+
+#[tokio::test]
+async fn a_ticket_gives_nothing_that_its_issuer_has_no_longer() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = tokens(dir.path(), &[("ann", "user", USER), ("bob", "admin", OTHER)]);
+    let server = Server::start_with("", &[("FOGHORN_TOKENS", file.to_str().expect("a path"))]).await;
+    let (_, session) = start(&server, USER).await;
+    let id = id(&session);
+    let path = format!("/v1/sessions/{id}");
+    let body = json!({"right": "control"});
+    let (status, ticket) = server.ask_as(OTHER, "POST", &format!("{path}/tickets"), Some(body)).await;
+    assert_eq!(status, 201, "{ticket}");
+    let secret = ticket["secret"].as_str().expect("a secret");
+    assert_eq!(server.ask_as(secret, "GET", &path, None).await.0, 200);
+    tokens(dir.path(), &[("ann", "user", USER), ("bob", "watcher", OTHER)]);
+    assert_eq!(server.ask_as(secret, "GET", &path, None).await.0, 404, "bob is an admin no longer");
+    stop(&server, &id).await;
+}
+
+#[tokio::test]
+async fn a_right_that_ends_breaks_off_what_it_opened() {
+    let (server, _dir) = server().await;
+    let (_, session) = start(&server, USER).await;
+    let id = id(&session);
+    let path = format!("/v1/sessions/{id}");
+    let (_, ticket) = server.ask_as(USER, "POST", &format!("{path}/tickets"), Some(json!({"right": "read"}))).await;
+    let secret = ticket["secret"].as_str().expect("a secret");
+    let mut viewer = server.attach_as(secret, &id, Hello::watch()).await.expect("connects");
+    viewer.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
+    let whole = server.open_as(secret, &format!("{path}/output?follow=true")).await;
+    let ticket = ticket["id"].as_str().expect("an id");
+    assert_eq!(server.ask_as(USER, "DELETE", &format!("{path}/tickets/{ticket}"), None).await.0, 204);
+    assert!(!whole.await, "the answer is broken off");
+    assert_eq!(viewer.rest().await, 4401);
+    stop(&server, &id).await;
+}
+
+#[tokio::test]
+async fn a_part_of_an_output_is_not_taken_for_the_whole_when_the_hub_stops() {
+    let (mut server, _dir) = server().await;
+    let (_, session) = start(&server, USER).await;
+    let id = id(&session);
+    let whole = server.open_as(USER, &format!("/v1/sessions/{id}/output?follow=true")).await;
+    server.terminate().await;
+    assert!(!whole.await);
+    server.again().await;
+    stop(&server, &id).await;
+}
+
+#[tokio::test]
+async fn a_start_whose_caller_left_is_a_session_like_any_other() {
+    use tokio::io::AsyncWriteExt;
+    let server = Server::start("").await;
+    let body = sleep("blog").to_string();
+    let head = format!(
+        "POST /v1/sessions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        server.token(),
+        body.len()
+    );
+    let address = server.url().replace("http://", "");
+    for _ in 0..20 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.expect("connects");
+        stream.write_all(head.as_bytes()).await.expect("writes");
+        drop(stream);
+    }
+    let (_, list) = server.ask("GET", "/v1/sessions", None).await;
+    for session in list["sessions"].as_array().expect("a list") {
+        let id = id(session);
+        until("it runs", async || {
+            let (_, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+            (session["state"] != "starting").then_some(())
+        })
+        .await;
+        stop(&server, &id).await;
+    }
 }

@@ -305,3 +305,22 @@ async fn on_postgresql_a_database_that_goes_away_costs_nobody_anything() {
     assert!(server.output(&id, true).await == expected, "and from the journal, by the next hub");
     assert_eq!(server.ended(&id).await["exit_status"], 3);
 }
+
+#[tokio::test]
+async fn the_terminals_size_is_known_and_can_be_changed_after_a_hub_died() {
+    let mut server = Server::start("").await;
+    let size = Size { cols: 120, rows: 40 };
+    let with = json!({"tty": true, "stdin": true, "keep": true, "size": size, "env": {"PS1": "$ "}});
+    let session = server.run(&["sh"], with).await;
+    let id = session["id"].as_str().expect("an id").to_owned();
+    let mut driver = server.attach(&id, Hello { size: Some(size), ..Hello::drive(1) }).await;
+    driver.shows("$ ").await;
+    server.kill();
+    server.again().await;
+    // The size that a hub would take for given, were it not told.
+    let size = Size { cols: 80, rows: 24 };
+    let mut driver = server.attach(&id, Hello { size: Some(size), from: Some(driver.next), ..Hello::drive(1) }).await;
+    driver.type_at(0, "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.05; done; echo chang''ed; exit\n").await;
+    driver.shows("changed").await;
+    assert_eq!(driver.rest().await, 1000);
+}

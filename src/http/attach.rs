@@ -63,7 +63,7 @@ pub async fn attach(
         Err(_) => Ok(None),
     };
     let line = line(&caller, "join", session.as_ref().ok().map(|session| session.id()), peer);
-    let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?)))).await?;
+    let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?))))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let viewer = Viewer { hub: hub.clone(), caller, peer, session, resume, _place: place };
     hub.tasks.clone().spawn_to_end("viewer", async move {
@@ -102,7 +102,8 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, ApiError> {
 
 /// Uses a one-use ticket up; what its viewer reconnects with is returned.
 async fn use_ticket(hub: &Hub, caller: &Caller, token: &str) -> Result<Option<String>, ApiError> {
-    let Caller::Ticket(ticket) = caller else { return Ok(None) };
+    let Caller::Ticket(bearer) = caller else { return Ok(None) };
+    let ticket = &bearer.ticket;
     if !ticket.one_use || ticket.hash != hash(token) {
         return Ok(None);
     }
@@ -184,7 +185,7 @@ impl Viewer {
         {
             return;
         }
-        self.hub.audit(line(&self.caller, "driver", Some(self.session.id()), self.peer)).await;
+        self.hub.audit(line(&self.caller, "driver", Some(self.session.id()), self.peer));
         if let Some(size) = hello.size {
             self.session.resize(size).await;
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, StatusCode, header, request::Parts};
+use axum::http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -63,9 +63,17 @@ pub struct Holder {
     pub role: Role,
     /// The apps that it is bound to; none: all.
     pub apps: Option<Vec<String>>,
+    /// The token's hash: another token under the same name is another holder.
+    hash: String,
 }
 
 impl Holder {
+    /// What it may do with a session.
+    fn right(&self, session: &SessionRow) -> Option<Right> {
+        let own = self.name == session.owner && self.has_app(&session.app);
+        (self.role == Role::Admin || own).then_some(Right::Control)
+    }
+
     fn has_app(&self, app: &str) -> bool {
         self.apps.as_ref().is_none_or(|apps| apps.iter().any(|own| own == app))
     }
@@ -77,7 +85,18 @@ pub enum Caller {
     /// The holder of a token.
     Token(Holder),
     /// The holder of a ticket, which is valid now.
-    Ticket(Box<TicketRow>),
+    Ticket(Box<Bearer>),
+}
+
+/// The holder of a ticket.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    /// The ticket.
+    pub ticket: TicketRow,
+    /// Who made it, by the tokens of that name that there are now: a ticket gives nothing that its issuer has not.
+    issuers: Vec<Holder>,
+    /// Whether it is for one use and was not used yet: it then is for following the session, and nothing else.
+    pub unused: bool,
 }
 
 impl Caller {
@@ -86,7 +105,7 @@ impl Caller {
     pub fn actor(&self) -> String {
         match self {
             Self::Token(holder) => holder.name.clone(),
-            Self::Ticket(ticket) => format!("ticket:{}", ticket.id),
+            Self::Ticket(bearer) => format!("ticket:{}", bearer.ticket.id),
         }
     }
 
@@ -95,7 +114,7 @@ impl Caller {
     pub fn name(&self) -> &str {
         match self {
             Self::Token(holder) => &holder.name,
-            Self::Ticket(ticket) => &ticket.issuer,
+            Self::Ticket(bearer) => &bearer.ticket.issuer,
         }
     }
 
@@ -103,10 +122,12 @@ impl Caller {
     #[must_use]
     pub fn right(&self, session: &SessionRow) -> Option<Right> {
         match self {
-            Self::Token(Holder { role: Role::Admin, .. }) => Some(Right::Control),
-            Self::Token(holder) if holder.name == session.owner && holder.has_app(&session.app) => Some(Right::Control),
-            Self::Ticket(ticket) if ticket.session == session.id => Some(ticket.right),
-            _ => None,
+            Self::Token(holder) => holder.right(session),
+            Self::Ticket(bearer) => {
+                let right = bearer.ticket.right;
+                let given = bearer.issuers.iter().any(|issuer| issuer.right(session) >= Some(right));
+                (bearer.ticket.session == session.id && given).then_some(right)
+            }
         }
     }
 
@@ -170,8 +191,11 @@ impl Tokens {
     /// # Errors
     /// [`TokensError`].
     pub fn new(file: Option<PathBuf>, own: Option<(&str, String)>) -> Result<Self, TokensError> {
-        let admin = |name: String| Holder { name, role: Role::Admin, apps: None };
-        let own = own.map(|(token, name)| (hash(token), admin(name))).into_iter().collect();
+        let admin = |(token, name): (&str, String)| {
+            let hash = hash(token);
+            (hash.clone(), Holder { name, role: Role::Admin, apps: None, hash })
+        };
+        let own = own.map(admin).into_iter().collect();
         let tokens = Self { file, own, read: Mutex::default() };
         if let Some(file) = &tokens.file {
             *lock(&tokens.read) = (modified(file), Arc::new(parse(file)?));
@@ -189,10 +213,10 @@ impl Tokens {
         find(&self.own).or_else(|| find(&self.current()))
     }
 
-    /// Whether someone of this name still holds a token for this app: a ticket ends with its issuer.
-    fn knows(&self, name: &str, app: Option<&str>) -> bool {
-        let same = |holder: &Holder| holder.name == name && app.is_none_or(|app| holder.has_app(app));
-        self.own.values().any(same) || self.current().values().any(same)
+    /// All who hold a token under this name now.
+    fn named(&self, name: &str) -> Vec<Holder> {
+        let current = self.current();
+        self.own.values().chain(current.values()).filter(|holder| holder.name == name).cloned().collect()
     }
 
     fn current(&self) -> Arc<HashMap<String, Holder>> {
@@ -227,7 +251,7 @@ fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
             (None, Some(sha256)) if sha256.len() == 64 => sha256.to_ascii_lowercase(),
             _ => return Err(error(format!("{} needs a token of 16 or more letters, or its sha256", entry.name))),
         };
-        tokens.insert(hash, Holder { name: entry.name, role: entry.role, apps: entry.apps });
+        tokens.insert(hash.clone(), Holder { name: entry.name, role: entry.role, apps: entry.apps, hash });
     }
     Ok(tokens)
 }
@@ -256,14 +280,19 @@ pub async fn caller(hub: &Hub, token: &str) -> Result<Caller, ApiError> {
         return Ok(Caller::Token(holder));
     }
     let ticket = hub.store().ticket(&hash(token)).await?.ok_or_else(ApiError::unauthorized)?;
-    if ticket.revoked_at.is_some() || ticket.expires_at <= now() || !hub.tokens.knows(&ticket.issuer, None) {
-        return Err(ApiError::unauthorized());
-    }
+    let first = ticket.one_use && ticket.hash == hash(token);
     // The secret of a one-use ticket is good for its first use alone; after it, the viewer's resume secret is.
-    if ticket.one_use && ticket.used_at.is_some() && ticket.hash == hash(token) {
+    if first && ticket.used_at.is_some() {
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "ticket_used", TICKET_USED));
     }
-    Ok(Caller::Ticket(Box::new(ticket)))
+    bearer(hub, ticket, first).ok_or_else(ApiError::unauthorized)
+}
+
+/// The holder of a ticket that is valid now.
+fn bearer(hub: &Hub, ticket: TicketRow, unused: bool) -> Option<Caller> {
+    let valid = ticket.revoked_at.is_none() && ticket.expires_at > now();
+    let issuers = hub.tokens.named(&ticket.issuer);
+    (valid && !issuers.is_empty()).then(|| Caller::Ticket(Box::new(Bearer { ticket, issuers, unused })))
 }
 
 /// The presented token itself, for the one door that has to tell a ticket from its resume secret.
@@ -284,7 +313,13 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
         check_origin(&parts.headers, hub)?;
         let token = presented(&parts.headers).ok_or_else(ApiError::unauthorized)?;
-        caller(hub, &token).await
+        let caller = caller(hub, &token).await?;
+        let path = parts.uri.path();
+        let looks = parts.method == Method::GET && path.split('/').count() <= 4;
+        if matches!(&caller, Caller::Ticket(bearer) if bearer.unused) && !looks && !path.ends_with("/attach") {
+            return Err(ApiError::forbidden("do this before its one use, which is to follow the session"));
+        }
+        Ok(caller)
     }
 }
 
@@ -300,18 +335,14 @@ fn check_origin(headers: &HeaderMap, hub: &Hub) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
 }
 
-/// Whether a caller may still do what it may do: asked again while it follows a session. A store that is away takes
-/// nobody's right.
-pub async fn still_valid(hub: &Hub, caller: &Caller, app: &str) -> bool {
+/// The caller as it is now, asked again while it follows something; none where its token, its ticket or the right behind
+/// that has ended. A store that is away takes nobody's right.
+pub async fn again(hub: &Hub, caller: &Caller) -> Option<Caller> {
     match caller {
-        Caller::Token(holder) => hub.tokens.knows(&holder.name, Some(app)),
-        Caller::Ticket(ticket) => {
-            let stored = match hub.store().ticket(&ticket.hash).await {
-                Ok(stored) => stored,
-                Err(_) => return true,
-            };
-            let valid = |row: &TicketRow| row.revoked_at.is_none() && row.expires_at > now();
-            stored.as_ref().is_some_and(valid) && hub.tokens.knows(&ticket.issuer, Some(app))
-        }
+        Caller::Token(holder) => hub.tokens.named(&holder.name).contains(holder).then(|| caller.clone()),
+        Caller::Ticket(known) => match hub.store().ticket(&known.ticket.hash).await {
+            Ok(ticket) => bearer(hub, ticket?, known.unused),
+            Err(_) => Some(caller.clone()),
+        },
     }
 }

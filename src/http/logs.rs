@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Hub;
-use super::auth::{Caller, still_valid};
+use super::auth::{Caller, again};
 use super::error::ApiError;
 use super::format::Format;
 use super::sessions::{audited, line};
@@ -76,7 +76,7 @@ pub async fn logs(
     };
     let shown: String = app.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
-    let ask = audited(&hub, line, allowed).await?;
+    let ask = audited(&hub, line, allowed)?;
     let format = Format::asked(&headers);
     let follow = ask.follow;
     let follower = hub.logs.follow(&app, ask).await?;
@@ -173,7 +173,8 @@ impl Reading {
             };
             let mut quiet = false;
             if Instant::now() >= due {
-                if !still_valid(&self.hub, &self.caller, &self.app).await {
+                let caller = again(&self.hub, &self.caller).await;
+                if !caller.is_some_and(|caller| caller.may_read_logs(&self.app)) {
                     return self.end();
                 }
                 (self.checked, quiet) = (Instant::now(), next.is_err());

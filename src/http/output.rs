@@ -1,6 +1,7 @@
 //! A session's output over plain HTTP: raw bytes, NDJSON, server-sent events, and asciicast v2.
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
 use super::Hub;
-use super::auth::Caller;
+use super::auth::{Caller, again};
 use super::error::ApiError;
 use super::format::Format;
 use super::sessions::{audited, find, line, time};
+use crate::protocol::PING;
 use crate::record::{Batch, Payload, Record, Size};
 use crate::session::Session;
 use crate::session::subscription::Subscription;
@@ -68,29 +71,52 @@ fn object(record: &Record) -> Option<serde_json::Value> {
 
 /// A door's way through a session: to the end it had when asked, or as it goes on.
 struct Reading {
+    hub: Arc<Hub>,
+    caller: Caller,
+    session: Arc<Session>,
     following: Subscription,
     until: Option<u64>,
-    stop: tokio_util::sync::CancellationToken,
+    checked: Instant,
     done: bool,
+    /// Whether something was left out that the form of the answer has no word for.
+    gap: bool,
+}
+
+/// Why an answer is broken off: so that a part is not taken for the whole.
+fn broken(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Interrupted, why)
 }
 
 impl Reading {
-    fn new(hub: &Hub, session: &Arc<Session>, from: u64, follow: bool) -> Self {
-        let head = session.head();
-        let until = (!follow && !session.has_ended()).then_some(head);
+    fn new(hub: Arc<Hub>, caller: Caller, session: Arc<Session>, from: u64, follow: bool) -> Self {
+        let until = (!follow && !session.has_ended()).then_some(session.head());
         let done = until.is_some_and(|until| from >= until);
-        Self { following: session.subscribe(from), until, stop: hub.tasks.stopping(), done }
+        let following = session.subscribe(from);
+        Self { hub, caller, session, following, until, checked: Instant::now(), done, gap: false }
     }
 
     /// What comes next; `None` at the end.
-    async fn next(&mut self) -> Option<Vec<Record>> {
-        if self.done {
-            return None;
-        }
+    async fn next(&mut self) -> io::Result<Option<Vec<Record>>> {
+        let stop = self.hub.tasks.stopping();
         let mut out = Vec::new();
-        let more = self.stop.run_until_cancelled(self.following.next(&mut out)).await?;
-        self.done = !more || self.until.is_some_and(|until| self.following.offset() >= until);
-        Some(out.into_iter().filter_map(|bytes| Batch::parse(bytes).ok()).flat_map(|batch| batch.records()).collect())
+        while !self.done && out.is_empty() {
+            let due = self.checked + PING;
+            let next = stop.run_until_cancelled(timeout_at(due, self.following.next(&mut out))).await;
+            let next = next.ok_or_else(|| broken("the hub stops"))?;
+            if Instant::now() >= due {
+                let caller = again(&self.hub, &self.caller).await;
+                caller
+                    .and_then(|caller| caller.right(&self.session.row))
+                    .ok_or_else(|| broken("the right has ended"))?;
+                self.checked = Instant::now();
+            }
+            self.done = next == Ok(false) || self.until.is_some_and(|until| self.following.offset() >= until);
+        }
+        if out.is_empty() {
+            return if self.gap { Err(broken("some output is missing")) } else { Ok(None) };
+        }
+        let batches = out.into_iter().filter_map(|bytes| Batch::parse(bytes).ok());
+        Ok(Some(batches.flat_map(|batch| batch.records()).collect()))
     }
 }
 
@@ -110,16 +136,18 @@ pub async fn output(
         return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset_beyond_end", detail));
     }
     let format = Format::asked(&headers);
-    let reading = Reading::new(&hub, &session, query.from, query.follow);
-    let pieces = stream::unfold((reading, Vec::new().into_iter()), move |(mut reading, mut ready)| async move {
+    let reading = Reading::new(hub, caller, session, query.from, query.follow);
+    let pieces = stream::try_unfold((reading, Vec::new().into_iter()), move |(mut reading, mut ready)| async move {
         loop {
             for record in ready.by_ref() {
                 let bytes: Bytes = written(format, &record);
+                reading.gap |= format == Format::Plain && matches!(record.payload, Payload::Dropped { .. });
                 if !bytes.is_empty() {
-                    return Some((Ok::<_, std::convert::Infallible>(bytes), (reading, ready)));
+                    return Ok::<_, io::Error>(Some((bytes, (reading, ready))));
                 }
             }
-            ready = reading.next().await?.into_iter();
+            let Some(records) = reading.next().await? else { return Ok(None) };
+            ready = records.into_iter();
         }
     });
     Ok(([(header::CONTENT_TYPE, format.content_type("application/octet-stream"))], Body::from_stream(pieces))
@@ -129,7 +157,7 @@ pub async fn output(
 async fn read(hub: &Hub, caller: &Caller, id: &str, peer: SocketAddr) -> Result<Arc<Session>, ApiError> {
     let session = find(hub, caller, id, Right::Read, "read this session").await;
     let line = line(caller, "read", session.as_ref().ok().map(|session| session.id()), peer);
-    audited(hub, line, session).await
+    audited(hub, line, session)
 }
 
 /// `GET /v1/sessions/{id}/recording.cast`: asciicast version 2.
@@ -140,19 +168,25 @@ pub async fn recording(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let session = read(&hub, &caller, &id, peer).await?;
-    let mut reading = Reading::new(&hub, &session, 0, false);
-    let first = reading.next().await.unwrap_or_default();
+    let mut reading = Reading::new(hub, caller, session.clone(), 0, false);
+    let first = reading.next().await.ok().flatten().unwrap_or_default();
     let cast = Cast::new(&session, &first);
     let header = cast.header(&session);
     let state = (reading, Some(first), cast, Some(header));
-    let pieces = stream::unfold(state, |(mut reading, mut ready, mut cast, mut header)| async move {
+    let pieces = stream::try_unfold(state, |(mut reading, mut ready, mut cast, mut header)| async move {
         let mut text = header.take().unwrap_or_default();
         let records = match ready.take() {
             Some(records) => records,
-            None => reading.next().await?,
+            None => match reading.next().await? {
+                Some(records) => records,
+                None => return Ok(None),
+            },
         };
-        records.iter().for_each(|record| cast.event(record, &mut text));
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(text)), (reading, None, cast, None)))
+        for record in &records {
+            reading.gap |= matches!(record.payload, Payload::Dropped { .. });
+            cast.event(record, &mut text);
+        }
+        Ok::<_, io::Error>(Some((Bytes::from(text), (reading, None, cast, None))))
     });
     let kind = HeaderValue::from_static("application/x-asciicast");
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(pieces)).into_response())

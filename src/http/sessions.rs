@@ -103,9 +103,9 @@ pub(super) fn line(caller: &Caller, action: &str, session: Option<Uuid>, peer: S
 }
 
 /// Writes the outcome of an act into the audit trail, and passes it on.
-pub(super) async fn audited<T>(hub: &Hub, line: AuditRow, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+pub(super) fn audited<T>(hub: &Hub, line: AuditRow, outcome: Result<T, ApiError>) -> Result<T, ApiError> {
     let code = outcome.as_ref().map_or_else(|error| error.code, |_| "ok");
-    hub.audit(AuditRow { outcome: code.into(), ..line }).await;
+    hub.audit(AuditRow { outcome: code.into(), ..line });
     outcome
 }
 
@@ -128,13 +128,13 @@ pub async fn start(
     let Json(NewSession { source: NewSource::Run(run) }) = body?;
     if !caller.may_start(&run.app) {
         let denied = Err(ApiError::forbidden(&format!("start sessions of {}", run.app)));
-        return audited(&hub, line(&caller, "start", None, peer), denied).await;
+        return audited(&hub, line(&caller, "start", None, peer), denied);
     }
     let command = run.command.join(" ");
     let started = hub.registry.start(*run, caller.name()).await.map_err(ApiError::from);
     let id = started.as_ref().ok().map(|(session, _)| session.id());
     let line = AuditRow { detail: command, ..line(&caller, "start", id, peer) };
-    let (session, new) = audited(&hub, line, started).await?;
+    let (session, new) = audited(&hub, line, started)?;
     let ticket = match new {
         true => Some(ticket(&hub, &session, &caller, &driver_ticket()).await?),
         false => None,
@@ -169,9 +169,10 @@ pub async fn list(
         Some("ended") => Some(false),
         Some(_) => return Err(ApiError::invalid("state is one of live, ended and all")),
     };
-    if let Caller::Ticket(ticket) = &caller {
-        let session = hub.registry.find(&ticket.session.to_string()).await?;
-        let sessions: Vec<_> = session.iter().map(|session| info(&session.row, Some(session))).collect();
+    if let Caller::Ticket(bearer) = &caller {
+        let session = hub.registry.find(&bearer.ticket.session.to_string()).await?;
+        let seen = session.iter().filter(|session| caller.right(&session.row).is_some());
+        let sessions: Vec<_> = seen.map(|session| info(&session.row, Some(session))).collect();
         return Ok(Json(json!({ "sessions": sessions, "next": null })).into_response());
     }
     let filter = SessionFilter {
@@ -236,11 +237,11 @@ pub async fn stop(
     let (action, what) = if query.purge { ("remove", "remove this session") } else { ("stop", "stop this session") };
     let session = match find(&hub, &caller, &id, Right::Control, what).await {
         Ok(session) => session,
-        Err(error) => return audited(&hub, line(&caller, action, None, peer), Err(error)).await,
+        Err(error) => return audited(&hub, line(&caller, action, None, peer), Err(error)),
     };
     let line = line(&caller, action, Some(session.id()), peer);
     let outcome = if query.purge { remove(&hub, &session).await } else { Ok(end(&hub, &session, &caller)) };
-    audited(&hub, line, outcome).await
+    audited(&hub, line, outcome)
 }
 
 /// Asks for the end, now or as soon as the source can be reached.
@@ -273,7 +274,7 @@ pub async fn signal(
     let session = find(&hub, &caller, &id, Right::Control, "signal this session").await;
     let id = session.as_ref().ok().map(|session| session.id());
     let line = AuditRow { detail: signal.to_string(), ..line(&caller, "signal", id, peer) };
-    let session = audited(&hub, line, session).await?;
+    let session = audited(&hub, line, session)?;
     if !(1..=64).contains(&signal) {
         return Err(ApiError::invalid("a signal's number is 1 to 64"));
     }
@@ -299,7 +300,7 @@ pub async fn make_ticket(
     };
     let id = session.as_ref().ok().map(|session| session.id());
     let line = AuditRow { detail: format!("{:?}", new.right).to_lowercase(), ..line(&caller, "ticket", id, peer) };
-    let session = audited(&hub, line, session).await?;
+    let session = audited(&hub, line, session)?;
     Ok((StatusCode::CREATED, Json(ticket(&hub, &session, &caller, &new).await?)).into_response())
 }
 
@@ -353,7 +354,7 @@ pub async fn revoke_ticket(
 ) -> Result<StatusCode, ApiError> {
     let session = find(&hub, &caller, &id, Right::Control, "revoke tickets of this session").await?;
     let revoked = hub.store().revoke_ticket(session.id(), ticket, now()).await?;
-    hub.audit(line(&caller, "revoke", Some(session.id()), peer)).await;
+    hub.audit(line(&caller, "revoke", Some(session.id()), peer));
     if !revoked {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "ticket_not_found", "there is no such ticket to revoke"));
     }

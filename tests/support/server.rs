@@ -142,6 +142,16 @@ impl Server {
         send(request).await
     }
 
+    /// Opens a door with a token; what follows tells whether its answer came to its end properly.
+    pub(crate) async fn open_as(&self, token: &str, path: &str) -> impl Future<Output = bool> + use<> {
+        let uri = format!("{}{path}", self.url());
+        let request = http::Request::get(uri).header("authorization", format!("Bearer {token}"));
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let answer = client.request(request.body(Full::default()).expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        async { answer.into_body().collect().await.is_ok() }
+    }
+
     /// Starts a command; `with` overrides fields of the body's source. The answer.
     pub(crate) async fn run(&mut self, command: &[&str], with: Value) -> Value {
         let mut source = json!({"kind": "run", "app": "test", "command": command, "caller_env": {"PATH": "/usr/local/bin:/usr/bin:/bin"}});

@@ -112,11 +112,11 @@ impl Incoming<'_> {
             }
             ClientMessage::Take => return Ok(Some(self.take().await)),
             ClientMessage::Signal { signal } => {
-                return Ok(self.control("signal", drives, Command::Signal(signal)).await);
+                return Ok(self.control("signal", Command::Signal(signal)).await);
             }
             ClientMessage::Stop => {
                 let by = self.viewer.caller.name().to_owned();
-                return Ok(self.control("stop", drives, Command::Stop(by)).await);
+                return Ok(self.control("stop", Command::Stop(by)).await);
             }
             ClientMessage::Detach => {
                 session.presence.release(self.guest.viewer);
@@ -137,7 +137,7 @@ impl Incoming<'_> {
             return Reply::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
         }
         viewer.session.presence.drive(self.guest.viewer, true, self.hello.writer);
-        viewer.hub.audit(line(&viewer.caller, "driver", Some(viewer.session.id()), viewer.peer)).await;
+        viewer.hub.audit(line(&viewer.caller, "driver", Some(viewer.session.id()), viewer.peer));
         if let Some(size) = self.size {
             viewer.session.resize(size).await;
         }
@@ -145,13 +145,13 @@ impl Incoming<'_> {
         Reply::Look
     }
 
-    /// Signals and stops: for the driver, and for who has the right to control.
-    async fn control(&self, action: &str, drives: bool, command: Command) -> Option<Reply> {
+    /// Signals and stops: for who has the right to control; to type is another right.
+    async fn control(&self, action: &str, command: Command) -> Option<Reply> {
         let viewer = self.viewer;
-        let may = drives || viewer.caller.right(&viewer.session.row) == Some(Right::Control);
+        let may = viewer.caller.right(&viewer.session.row) == Some(Right::Control);
         let outcome = if may { Ok(()) } else { Err(ApiError::forbidden(&format!("{action} this session"))) };
         let line = line(&viewer.caller, action, Some(viewer.session.id()), viewer.peer);
-        match audited(&viewer.hub, line, outcome).await {
+        match audited(&viewer.hub, line, outcome) {
             Ok(()) => {
                 viewer.session.tell(command).await;
                 None

@@ -1,5 +1,6 @@
 //! What goes to a viewer: records as they lie in the ring, and words about who is here.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 
 use super::incoming::Reply;
 use super::{Closed, Hello, Socket, Viewer, frame, text};
-use crate::http::auth::still_valid;
+use crate::http::auth::again;
 use crate::http::error::ApiError;
 use crate::http::sessions::info;
 use crate::protocol::{Close, HubMessage, Mode, PING};
@@ -35,6 +36,21 @@ pub(super) struct Outgoing<'a> {
     pub(super) sink: SplitSink<Socket, Message>,
 }
 
+impl Viewer {
+    /// Returns when the viewer has no longer the right that it came with.
+    async fn right_ended(&self) {
+        let row = &self.session.row;
+        let had = self.caller.right(row);
+        loop {
+            tokio::time::sleep(PING).await;
+            let caller = again(&self.hub, &self.caller).await;
+            if caller.and_then(|caller| caller.right(row)) < had {
+                return;
+            }
+        }
+    }
+}
+
 impl Outgoing<'_> {
     /// Sends until all is sent, the viewer's connection fails, or the hub stops.
     pub(super) async fn run(mut self, mut outbox: mpsc::Receiver<Reply>) {
@@ -50,6 +66,9 @@ impl Outgoing<'_> {
         let stop = self.viewer.hub.tasks.stopping();
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Asked beside all else: a database that does not answer holds up no viewer.
+        let viewer = self.viewer;
+        let mut ended_right = pin!(viewer.right_ended());
         self.sink.send(self.welcome()).await?;
         let mut following = self.start().await?;
         let mut told = present.borrow_and_update().clone();
@@ -89,12 +108,10 @@ impl Outgoing<'_> {
                         told = now;
                     }
                 }
-                _ = ping.tick() => {
-                    if !still_valid(&self.viewer.hub, &self.viewer.caller, &session.row.app).await {
-                        let error = ApiError::unauthorized();
-                        return self.close(Closed(Close::Unauthorized, error.code, error.detail)).await;
-                    }
-                    self.sink.send(Message::Ping(Bytes::new())).await?;
+                _ = ping.tick() => self.sink.send(Message::Ping(Bytes::new())).await?,
+                () = &mut ended_right => {
+                    let error = ApiError::unauthorized();
+                    return self.close(Closed(Close::Unauthorized, error.code, error.detail)).await;
                 }
                 more = following.next(&mut out) => {
                     if !more {
