@@ -45,7 +45,7 @@ pub async fn take(context: &Context, seat: Seat) -> Result<u8, Failure> {
     } else {
         without_terminal(context, &seat).await
     };
-    outcome.map_err(Failure::as_hub_failure)
+    outcome.map_err(Failure::as_lost_session)
 }
 
 async fn at_terminal(context: &Context, seat: &Seat) -> Result<u8, Failure> {

@@ -51,6 +51,15 @@ impl Failure {
         }
         self
     }
+
+    /// The same for a client that holds a session: whatever it fails of then, the command line was not wrong.
+    #[must_use]
+    pub fn as_lost_session(mut self) -> Self {
+        if self.status == USAGE {
+            self.status = STATUS_HUB_FAILED;
+        }
+        self.as_hub_failure()
+    }
 }
 
 impl From<ClientError> for Failure {

@@ -21,11 +21,17 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Starts the program at a terminal of this many columns and rows.
-    pub(crate) fn start(home: &Home, args: &[&str], (cols, rows): (u16, u16)) -> Self {
+    pub(crate) fn start(home: &Home, args: &[&str], size: (u16, u16)) -> Self {
+        Self::start_with(home, args, size, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub(crate) fn start_with(home: &Home, args: &[&str], (cols, rows): (u16, u16), env: &[(&str, &str)]) -> Self {
         let (pty, pts) = open().expect("a terminal");
         pty.resize(Size::new(rows, cols)).expect("resizes");
         let before = tcgetattr(&pty).expect("a terminal");
-        let command = Command::new(FOGHORN).args(args).envs(home.env()).current_dir(home.path());
+        let command =
+            Command::new(FOGHORN).args(args).envs(home.env()).envs(env.iter().copied()).current_dir(home.path());
         let child = command.spawn(pts).expect("starts");
         let (pty, seen) = (Arc::new(pty), Arc::new(Mutex::new(Vec::new())));
         let (reader, sees) = (pty.clone(), seen.clone());

@@ -122,3 +122,42 @@ fn a_kept_session_outlives_its_client() {
     back.press("exit 3\r");
     assert_eq!(back.ends(), 3);
 }
+
+#[test]
+fn an_editor_and_a_pager_are_usable() {
+    let home = Home::new();
+    let file = home.path().join("text");
+    std::fs::write(&file, (1..=200).map(|n| format!("line {n}\n")).collect::<String>()).expect("writes");
+    let args = ["run", "-e", "LC_ALL=C.UTF-8", "--", "vim", "-u", "NONE", "-i", "NONE", "-n", "text"];
+    let mut vim = Terminal::start(&home, &args, (80, 24));
+    vim.sees("line 23");
+    vim.resize(100, 30);
+    // The rows that the larger window has more.
+    vim.sees("line 28");
+    vim.press("Goadd\u{e9}d\x1b:2d\r:wq\r");
+    assert_eq!(vim.ends(), 0);
+    let text = std::fs::read_to_string(&file).expect("reads");
+    assert!(text.starts_with("line 1\nline 3\n") && text.ends_with("line 200\nadd\u{e9}d\n"), "{text}");
+    let mut less = Terminal::start(&home, &["run", "-e", "LESSHISTFILE=-", "--", "less", "text"], (80, 24));
+    less.sees("line 23");
+    less.press("/line 150\r");
+    less.sees("line 150");
+    less.press("q");
+    assert_eq!(less.ends(), 0);
+}
+
+#[test]
+fn the_terminal_is_restored_when_the_hub_is_lost_for_good() {
+    let home = Home::new();
+    let mut shell = Terminal::start_with(&home, &SHELL, (100, 30), &[("FOGHORN_RECONNECT_LIMIT", "500ms")]);
+    shell.sees("$ ");
+    shell.press("printf '\\033[?2004hraw'\r");
+    shell.sees("\x1b[?2004h");
+    // No other hub can be started either.
+    std::fs::write(home.path().join("foghorn.toml"), "nonsense = 1\n").expect("writes");
+    home.kill_hub();
+    assert_eq!(shell.ends(), 125);
+    assert!(shell.shown().contains("foghorn: "), "{:?}", shell.shown());
+    std::fs::write(home.path().join("foghorn.toml"), "").expect("writes");
+    assert_eq!(home.run(&["stop", "--wait", "run.1"]).status, 0);
+}
