@@ -30,6 +30,9 @@ pub const PACE_WINDOW: u64 = 512 << 10;
 /// How long an ended session stays in memory after its last viewer left.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// How long a session that is not here yet is waited for.
+const ARRIVAL: Duration = Duration::from_secs(2);
+
 /// Variables of the hub and its clients that no command gets.
 const PRIVATE: [&str; 4] = ["FOGHORN_TOKEN", "FOGHORN_DATABASE_URL", EXEMPT, MARK];
 
@@ -45,6 +48,9 @@ pub enum RegistryError {
     /// The idempotency key was used before, for something else.
     #[error("the idempotency key was used before, for another request")]
     KeyReused,
+    /// The session lives, but not on this hub.
+    #[error("this session lives on another hub, or its hub is about to come back; try again there or in a moment")]
+    Elsewhere,
     /// Too many sessions live.
     #[error("{0} has {1} live sessions, and {1} are allowed; wait for one to end or stop one")]
     TooMany(String, u64),
@@ -238,14 +244,32 @@ impl Registry {
         }
     }
 
-    async fn open(&self, row: SessionRow) -> Result<Arc<Session>, RegistryError> {
+    async fn open(&self, mut row: SessionRow) -> Result<Arc<Session>, RegistryError> {
         if let Some(session) = self.live.get(&row.id) {
             return Ok(session.clone());
+        }
+        if row.exit.is_none() {
+            // It is about to be kept here, or has just ended, or is another hub's.
+            if let Ok(session) = tokio::time::timeout(ARRIVAL, self.arrival(row.id)).await {
+                return Ok(session);
+            }
+            row = self.store.session(row.id).await?.filter(|row| row.exit.is_some()).ok_or(RegistryError::Elsewhere)?;
         }
         let extent = self.store.extent(row.id).await?;
         let journal = Journal::new(self.store.clone(), row.id, extent);
         let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
         Ok(Session::ended(row, journal, limits))
+    }
+
+    async fn arrival(&self, id: Uuid) -> Arc<Session> {
+        let mut count = self.count.subscribe();
+        loop {
+            if let Some(session) = self.live.get(&id) {
+                return session.clone();
+            }
+            // Never closed while this is here.
+            let _ = count.changed().await;
+        }
     }
 
     /// Takes up the sessions that an earlier hub left: connects to their agents where their journals end.

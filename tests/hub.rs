@@ -324,3 +324,21 @@ async fn the_terminals_size_is_known_and_can_be_changed_after_a_hub_died() {
     driver.shows("changed").await;
     assert_eq!(driver.rest().await, 1000);
 }
+
+#[tokio::test]
+async fn hubs_that_share_a_database_leave_each_others_sessions_alone() {
+    let Some(database) = support::postgres::Database::shared().await else { return };
+    let url = database.url();
+    let mut first = Server::start_with("", &[("FOGHORN_DATABASE_URL", &url)]).await;
+    let id = first.run_detached("echo up; sleep 600").await;
+    let mut viewer = first.attach(&id, Hello::watch()).await;
+    viewer.shows("up").await;
+    let second = Server::start_with("", &[("FOGHORN_DATABASE_URL", &url)]).await;
+    let (status, problem) = second.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("session_elsewhere")));
+    let (_, session) = first.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+    assert_eq!(session["state"], "running");
+    first.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    first.stored(&id).await;
+    assert_eq!(second.output(&id, true).await, "up\n");
+}

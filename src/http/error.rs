@@ -97,6 +97,9 @@ impl From<RegistryError> for ApiError {
             RegistryError::Store(error) => error.into(),
             RegistryError::Invalid(detail) => Self::invalid(detail),
             RegistryError::KeyReused => Self::new(StatusCode::CONFLICT, "idempotency_key_reused", error.to_string()),
+            RegistryError::Elsewhere => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "session_elsewhere", error.to_string())
+            }
             RegistryError::TooMany(..) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", error.to_string())
             }
