@@ -236,12 +236,20 @@ impl Registry {
                 Some(session) => return Ok(Some(session.clone())),
                 None => self.store.session(id).await?,
             },
-            Err(_) => self.store.session_by_name(id).await?,
+            // First among those that live: they are found while the database is away.
+            Err(_) => match self.live_by_name(id) {
+                Some(session) => return Ok(Some(session)),
+                None => self.store.session_by_name(id).await?,
+            },
         };
         match row {
             Some(row) => Ok(Some(self.open(row).await?)),
             None => Ok(None),
         }
+    }
+
+    fn live_by_name(&self, name: &str) -> Option<Arc<Session>> {
+        self.live.iter().find(|session| session.row.name == name).map(|session| session.clone())
     }
 
     async fn open(&self, mut row: SessionRow) -> Result<Arc<Session>, RegistryError> {

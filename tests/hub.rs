@@ -108,8 +108,12 @@ async fn one_drives_and_the_others_watch() {
     let size = Size { cols: 91, rows: 31 };
     let session = server.run(&["sh"], json!({"tty": true, "stdin": true, "size": size, "env": {"PS1": "$ "}})).await;
     let id = session["id"].as_str().expect("an id").to_owned();
+    // Who comes first has the seat, so each waits for the one before to sit.
+    let seated = |message: &HubMessage| matches!(message, HubMessage::Presence { .. });
     let mut ann = server.attach(&id, Hello { size: Some(size), ..Hello::drive(1) }).await;
+    ann.hears(seated).await;
     let mut bob = server.attach(&id, Hello { size: Some(Size { cols: 20, rows: 5 }), ..Hello::drive(2) }).await;
+    bob.hears(seated).await;
     let mut eve = server.attach(&id, Hello::watch()).await;
     ann.type_at(0, "stty size\n").await;
     for viewer in [&mut ann, &mut bob, &mut eve] {
