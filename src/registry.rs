@@ -30,6 +30,9 @@ pub const PACE_WINDOW: u64 = 512 << 10;
 /// How long an ended session stays in memory after its last viewer left.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// How long a start is waited for before it is answered.
+const BEGIN: Duration = Duration::from_secs(5);
+
 /// How long a session that is not here yet is waited for.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
@@ -144,6 +147,8 @@ impl Registry {
             Err(error) => session.conclude(Cause::StartFailed { status: 125, reason: error.to_string() }),
         }
         self.tend(&session);
+        // Who has the answer has a command that runs, or the reason why not: a hub that dies now costs nobody a start.
+        let _slow_but_under_way = tokio::time::timeout(BEGIN, session.begun()).await;
         Ok((session, true))
     }
 

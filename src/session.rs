@@ -225,6 +225,13 @@ impl Session {
         self.status.borrow().clone()
     }
 
+    /// Waits until the command runs, or could not be started.
+    pub async fn begun(&self) {
+        let begun = |status: &Status| status.started_at.is_some() || status.exit.is_some();
+        // Never closed while the session is here.
+        let _ = self.status().wait_for(begun).await;
+    }
+
     /// Waits until the end is in the store and the source is let go.
     pub async fn settled(&self) {
         let mut status = self.status();
