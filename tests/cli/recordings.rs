@@ -101,3 +101,37 @@ fn a_long_output_into_a_slow_reader_takes_little_memory() {
     assert!(hash.finalize() == expected.finalize(), "the same bytes");
     assert!(most < MOST, "{most} bytes resident in one process");
 }
+
+#[test]
+fn an_apps_log_has_its_sessions_and_its_files() {
+    let home = Home::new();
+    let file = home.path().join("web.1.log");
+    let settings = format!("[apps.blog]\nlogs = [\"{}/*.log\"]\n", home.path().display());
+    std::fs::write(home.path().join("foghorn.toml"), settings).expect("writes");
+    std::fs::write(&file, "2026-11-22T10:00:00.5Z from a file\n").expect("writes");
+    assert_eq!(home.run(&["run", "--", "sh", "-c", "echo from a run; echo apart >&2"]).status, 0);
+    let log = home.run(&["logs", "-n", "20"]).text();
+    assert!(log.starts_with("2026-11-22T10:00:00.500000+00:00 app[web.1]: "), "{log}");
+    for line in ["app[run.1]: from a run\n", "app[run.1]: apart\n", "foghorn[run.1]: Process exited with status 0\n"] {
+        assert!(log.contains(line), "{line} in {log}");
+    }
+    assert_eq!(home.run(&["logs", "--ps", "web"]).text().lines().count(), 1);
+    let found = home.run(&["logs", "--grep", "^apart$", "-o", "json"]).text();
+    let line: serde_json::Value = serde_json::from_str(&found).expect("one line of JSON");
+    assert_eq!(
+        (&line["process"], &line["stream"], &line["message"]),
+        (&"run.1".into(), &"stderr".into(), &"apart".into())
+    );
+    // Followed, it has what is written and started from now on.
+    let mut follow = home.spawn(&["logs", "-f", "-n", "1"]);
+    let mut lines = std::io::BufReader::new(follow.stdout.take().expect("piped"));
+    let mut text = String::new();
+    std::io::BufRead::read_line(&mut lines, &mut text).expect("reads");
+    std::fs::write(&file, "2026-11-22T10:00:00.5Z from a file\nlater\n").expect("writes");
+    assert_eq!(home.run(&["run", "--", "echo", "another"]).status, 0);
+    while !(text.contains("app[web.1]: later\n") && text.contains("app[run.2]: another\n")) {
+        assert_ne!(std::io::BufRead::read_line(&mut lines, &mut text).expect("reads"), 0, "{text}");
+    }
+    follow.kill().expect("kills");
+    follow.wait().expect("waits");
+}
