@@ -296,7 +296,11 @@ async fn who_may_read_the_log_may_and_it_is_audited() {
     let (status, problem) = server.ask_as(controller, "GET", path, None).await;
     assert_eq!((status, &problem["code"]), (403, &Value::from("forbidden")));
     assert_eq!(server.ask_as("nobody", "GET", path, None).await.0, 401);
-    let (_, audit) = server.ask("GET", "/v1/audit", None).await;
+    let audit = until("the trail is written", async || {
+        let (_, audit) = server.ask("GET", "/v1/audit", None).await;
+        (audit["lines"].as_array().unwrap().len() >= 2).then_some(audit)
+    })
+    .await;
     let lines = audit["lines"].as_array().unwrap().iter().filter(|line| line["action"] == "logs");
     let lines: Vec<_> = lines.map(|line| (&line["actor"], &line["outcome"], &line["detail"])).collect();
     let text = |text: &str| Value::from(text);
