@@ -85,10 +85,4 @@ impl Control {
         self.0.send(Command::Read(from, to, sender)).await.ok()?;
         receiver.await.ok()
     }
-
-    /// Whether the connection lives.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        !self.0.is_closed()
-    }
 }

@@ -99,12 +99,6 @@ impl Spool {
         self.slots.front().map(|slot| slot.from).or(self.memory.front().map(|batch| batch.from)).unwrap_or(self.head)
     }
 
-    /// The place behind the newest record.
-    #[must_use]
-    pub fn end(&self) -> Cursor {
-        Cursor { index: self.memory_index + self.memory.len() as u64, offset: self.head }
-    }
-
     /// Lets `read` fill a buffer with output and appends what it read as one record. `Ok(0)` appends nothing.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use super::error::ApiError;
 use crate::protocol::{NewSession, NewSignal, NewSource, NewTicket, SessionInfo, Started, Ticket};
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, State, TicketRow};
+use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, TicketRow};
 
 /// The longest that [`show`] waits for an end.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -396,10 +396,4 @@ fn audit_line(row: &AuditRow) -> serde_json::Value {
         "time": time(row.time), "actor": row.actor, "action": row.action, "session": row.session,
         "address": row.address, "outcome": row.outcome, "detail": row.detail,
     })
-}
-
-/// Whether a session still runs, for doors that only make sense then.
-#[must_use]
-pub fn lives(session: &Session) -> bool {
-    session.status_now().state != State::Ended
 }
