@@ -3,7 +3,7 @@
 //! | module | doors |
 //! | --- | --- |
 //! | [`sessions`] | start, list, show, stop, signal, tickets, audit |
-//! | [`attach`] | the websocket that follows a session |
+//! | [`attach`] | the websocket that follows a session, over [`websocket`] |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
 //! | [`logs`] | the log of an app |
 //! | [`auth`] | who calls, and what they may do |
@@ -37,6 +37,7 @@ mod format;
 pub mod logs;
 pub mod output;
 pub mod sessions;
+pub mod websocket;
 
 use auth::Tokens;
 use error::ApiError;

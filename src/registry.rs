@@ -387,6 +387,7 @@ impl Registry {
 
     /// All that goes on beside a session's pump.
     fn tend(self: &Arc<Self>, session: &Arc<Session>) {
+        self.tasks.spawn_to_end("crier", session.clone().cry(self.tasks.stopping()));
         self.tasks.spawn("recorder", recorder::record(session.clone(), self.limits.journal_bytes));
         if session.row.tty {
             self.tasks.spawn("screen", session.clone().keep_screen());

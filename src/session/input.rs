@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use super::{Session, lock};
 use crate::agent::protocol::{INPUT_WINDOW, Writer};
@@ -35,26 +34,12 @@ struct Sent {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Input {
     writers: Mutex<HashMap<Writer, Sent>>,
-    /// Moves when something is acknowledged.
-    acks: watch::Sender<()>,
-}
-
-impl Default for Input {
-    fn default() -> Self {
-        Self { writers: Mutex::default(), acks: watch::Sender::new(()) }
-    }
 }
 
 impl Input {
-    /// Follows acknowledgements.
-    #[must_use]
-    pub fn follow(&self) -> watch::Receiver<()> {
-        self.acks.subscribe()
-    }
-
     /// Up to where the command has this writer's input.
     #[must_use]
     pub fn acked(&self, writer: Writer) -> u64 {
@@ -62,13 +47,12 @@ impl Input {
     }
 
     /// The source has a writer's input up to `offset`.
-    pub fn note_ack(&self, writer: Writer, offset: u64) {
+    fn note_ack(&self, writer: Writer, offset: u64) {
         if let Some(sent) = lock(&self.writers).get_mut(&writer) {
             sent.acked = sent.acked.max(offset);
             let acked = sent.acked;
             sent.waiting.retain(|(at, data)| at + data.len() as u64 > acked);
         }
-        self.acks.send_replace(());
     }
 
     /// Takes a writer's bytes; `None` where they are here already.
@@ -119,9 +103,8 @@ impl Session {
             Some((at, new)) => {
                 self.tell(Command::Input(writer, at, new)).await;
             }
-            None => {
-                self.input.acks.send_replace(());
-            }
+            // The writer may have missed the acknowledgement.
+            None => self.crier.nudge(),
         }
         Ok(())
     }
@@ -138,6 +121,12 @@ impl Session {
         lock(&self.input.writers).entry(writer).or_default().end = Some(offset);
         self.tell(Command::InputEnd(writer, offset)).await;
         Ok(())
+    }
+
+    /// The source has a writer's input up to `offset`: whoever types is told.
+    pub(super) fn note_input(&self, writer: Writer, offset: u64) {
+        self.input.note_ack(writer, offset);
+        self.crier.nudge();
     }
 
     /// Tells a new connection all that the source has not acknowledged.
