@@ -16,6 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::StatusCode;
+use axum::middleware::map_response;
 use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -122,6 +123,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/audit", get(sessions::audit))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(error::as_problem))
         .layer(CatchPanicLayer::custom(|_| {
             let detail = "the hub failed at this request; its log says more";
             axum::response::IntoResponse::into_response(ApiError::new(
