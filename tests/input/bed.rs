@@ -72,6 +72,12 @@ impl Bed {
         memory(&self.server)
     }
 
+    /// The session's state.
+    pub(crate) async fn state(&self) -> String {
+        let (_, session) = self.server.ask("GET", &format!("/v1/sessions/{}", self.id), None).await;
+        session["state"].as_str().expect("a state").to_owned()
+    }
+
     /// The terminal's size, as one who comes now is told.
     pub(crate) async fn size(&self) -> (u16, u16) {
         let mut viewer = self.server.attach(&self.id, Hello::watch()).await;

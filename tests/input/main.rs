@@ -10,6 +10,8 @@
 
 mod bed;
 mod frames;
+mod raw;
+mod requests;
 #[path = "../support/mod.rs"]
 mod support;
 mod viewers;

@@ -228,10 +228,12 @@ async fn a_token_that_is_none_or_has_ended_opens_no_door() {
     assert_eq!(attach(&revoked).await, told(401, "unauthorized"));
     // Sessions that are not there, and one that is not this caller's.
     let (bearer, v1) = (("authorization", admin.as_str()), (protocol, "foghorn.v1"));
-    for id in ["run.999", "nothing", "00000000-0000-0000-0000-000000000000", "%00", "%2e%2e"] {
+    for id in ["run.999", "nothing", "00000000-0000-0000-0000-000000000000", "%2e%2e"] {
         assert_eq!(refused(&bed, id, &[bearer, v1]).await, told(404, "session_not_found"), "{id}");
     }
-    assert_eq!(refused(&bed, "%ff", &[bearer, v1]).await, told(400, "invalid_request"));
+    for id in ["%ff", "%00"] {
+        assert_eq!(refused(&bed, id, &[bearer, v1]).await, told(400, "invalid_request"), "{id}");
+    }
     let other = format!("Bearer {OTHER}");
     let headers = [("authorization", other.as_str()), v1];
     assert_eq!(refused(&bed, &bed.id, &headers).await, told(404, "session_not_found"));
