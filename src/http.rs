@@ -6,6 +6,7 @@
 //! | [`attach`] | the websocket that follows a session, over [`websocket`] |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
 //! | [`logs`] | the log of an app |
+//! | [`body`] | what may come with a request |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
 use axum::http::StatusCode;
+use axum::middleware::{from_fn, map_response};
 use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -32,6 +34,7 @@ use crate::tasks::Tasks;
 
 pub mod attach;
 pub mod auth;
+mod body;
 pub mod error;
 mod format;
 pub mod logs;
@@ -41,9 +44,6 @@ pub mod websocket;
 
 use auth::Tokens;
 use error::ApiError;
-
-/// The longest body of a request, in bytes.
-const MAX_BODY: usize = 1 << 20;
 
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -122,7 +122,9 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .route("/v1/apps/{app}/logs", get(logs::logs))
         .route("/v1/audit", get(sessions::audit))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(body::MAX_BODY))
+        .layer(from_fn(body::checked))
+        .layer(map_response(error::as_problem))
         .layer(CatchPanicLayer::custom(|_| {
             let detail = "the hub failed at this request; its log says more";
             axum::response::IntoResponse::into_response(ApiError::new(
