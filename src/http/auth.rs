@@ -16,8 +16,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Hub;
 use super::error::ApiError;
+use super::{Hub, Place};
 use crate::protocol::BEARER_PREFIX;
 use crate::registry::hex;
 use crate::session::{lock, now};
@@ -314,6 +314,9 @@ impl FromRequestParts<Arc<Hub>> for Caller {
         check_origin(&parts.headers, hub)?;
         let token = presented(&parts.headers).ok_or_else(ApiError::unauthorized)?;
         let caller = caller(hub, &token).await?;
+        if !parts.extensions.get::<Place>().is_none_or(Place::settle) {
+            return Err(ApiError::crowded());
+        }
         let path = parts.uri.path();
         let looks = parts.method == Method::GET && path.split('/').count() <= 4;
         if matches!(&caller, Caller::Ticket(bearer) if bearer.unused) && !looks && !path.ends_with("/attach") {

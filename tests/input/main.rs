@@ -12,6 +12,7 @@ mod bed;
 mod frames;
 mod raw;
 mod requests;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod viewers;
