@@ -73,6 +73,13 @@ impl ApiError {
         let detail = "the hub's database does not answer; what runs goes on, try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
     }
+
+    /// All connections that the settings allow are taken.
+    #[must_use]
+    pub fn crowded() -> Self {
+        let detail = "as many are connected to this hub as may be; try again in a moment, or raise `connections`";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
+    }
 }
 
 /// Makes a problem of an error that the router or an extractor tells in its own way: an address that cannot be decoded,

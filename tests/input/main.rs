@@ -10,8 +10,12 @@
 
 mod bed;
 mod frames;
+mod golden;
+mod output;
 mod raw;
 mod requests;
+mod starts;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod viewers;

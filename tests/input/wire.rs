@@ -97,16 +97,21 @@ impl Wire {
 
     /// The same, with these headers.
     pub(crate) async fn ask(url: &str, id: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, Value)> {
-        let address = url.trim_start_matches("http://");
-        let mut stream = TcpStream::connect(address).await.expect("connects");
-        stream.set_nodelay(true).expect("a socket");
+        let host = url.trim_start_matches("http://");
         let mut head = format!(
-            "GET /v1/sessions/{id}/attach HTTP/1.1\r\nhost: {address}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+            "GET /v1/sessions/{id}/attach HTTP/1.1\r\nhost: {host}\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: {}\r\n",
             KEY.0
         );
         headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
-        stream.write_all(format!("{head}\r\n").as_bytes()).await.expect("writes");
+        Self::shake(url, &format!("{head}\r\n")).await
+    }
+
+    /// The same, with this handshake.
+    pub(crate) async fn shake(url: &str, handshake: &str) -> Result<Self, (u16, Value)> {
+        let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("connects");
+        stream.set_nodelay(true).expect("a socket");
+        stream.write_all(handshake.as_bytes()).await.expect("writes");
         let mut wire = Self { stream, buffer: Vec::new(), error: None, output: Vec::new(), first: None };
         let head = wire.response_head().await;
         if head.starts_with("http/1.1 101 ") {
