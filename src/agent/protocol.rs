@@ -1,4 +1,4 @@
-//! The protocol between a hub and an agent, version 1, over one stream socket.
+//! The protocol between a hub and an agent, versions 1 and 2, over one stream socket.
 //!
 //! Every message is a header of [`HEADER_LEN`] bytes (type `u8`, three zero bytes, length of the rest `u32`), then that
 //! rest. Integers are in network order; structures are JSON, so that a later version can add fields. Records travel as
@@ -10,6 +10,11 @@
 //! right at that offset are sent again; the hub knows how many of them it has.
 //!
 //! Each side sends something at least every [`HEARTBEAT`] and gives the other up after [`SILENCE`].
+//!
+//! Version 2 adds the session's card ([`ToAgent::Card`], [`AgentHello::card`]), [`ToHub::Idle`], and [`Reason::Acknowledged`] for what was
+//! dropped because a hub had it. None of it is sent to a peer that speaks version 1.
+//!
+//! [`Reason::Acknowledged`]: crate::record::Reason::Acknowledged
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +31,10 @@ use crate::record::Size;
 pub const MIN_VERSION: u16 = 1;
 
 /// The newest version that this code speaks.
-pub const MAX_VERSION: u16 = 1;
+pub const MAX_VERSION: u16 = 2;
+
+/// The first version with cards and warnings.
+pub const CARDS: u16 = 2;
 
 /// Bytes of a message's header.
 pub const HEADER_LEN: usize = 8;
@@ -75,6 +83,9 @@ pub struct AgentHello {
     pub oldest: u64,
     /// Offset at which its output ends.
     pub head: u64,
+    /// From version 2: the session's card, as a hub gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<serde_json::Value>,
 }
 
 /// What to run, and for how long at most. All durations are in milliseconds.
@@ -138,6 +149,9 @@ pub enum ToAgent {
     Pace(u64),
     /// Type 12: milliseconds `u64`: the orphan limit from now on.
     OrphanLimit(u64),
+    /// Type 13, from version 2: the session's card from now on: who it is, as JSON, for a hub whose database does not
+    /// know it. Kept in memory, and not looked at.
+    Card(serde_json::Value),
 }
 
 /// A message from an agent.
@@ -159,7 +173,13 @@ pub enum ToHub {
     Pong,
     /// Type 72: why the agent closes the connection, as UTF-8.
     Refused(String),
+    /// Type 73, from version 2: the idle limit ends the command in so many milliseconds, `u64`, unless something is
+    /// typed or printed; [`NOT_IDLE`] once something was.
+    Idle(u64),
 }
+
+/// In [`ToHub::Idle`]: the command is not about to be ended any more.
+pub const NOT_IDLE: u64 = u64::MAX;
 
 /// Bytes that are not a message.
 #[derive(Debug)]
@@ -240,6 +260,7 @@ impl ToAgent {
             Self::Ping => message(10, &[]),
             Self::Pace(offset) => parts(11, &[&offset.to_be_bytes()], &[]),
             Self::OrphanLimit(limit) => parts(12, &[&limit.to_be_bytes()], &[]),
+            Self::Card(card) => json(13, card),
         }
     }
 
@@ -286,6 +307,7 @@ impl ToAgent {
                 fits(8)?;
                 Self::OrphanLimit(rest.get_u64())
             }
+            13 => Self::Card(parse(kind, &rest)?),
             _ => return Ok(None),
         }))
     }
@@ -304,6 +326,7 @@ impl ToHub {
             Self::Started(pid) => message(70, &pid.to_be_bytes()),
             Self::Pong => message(71, &[]),
             Self::Refused(reason) => message(72, reason.as_bytes()),
+            Self::Idle(left) => parts(73, &[&left.to_be_bytes()], &[]),
         }
     }
 
@@ -334,6 +357,10 @@ impl ToHub {
             }
             71 => Self::Pong,
             72 => Self::Refused(String::from_utf8_lossy(&rest).into_owned()),
+            73 => {
+                fits(8)?;
+                Self::Idle(rest.get_u64())
+            }
             _ => return Ok(None),
         }))
     }
@@ -426,6 +453,35 @@ mod tests {
         }
     }
 
+    fn card() -> serde_json::Value {
+        serde_json::json!({"name": "run.1"})
+    }
+
+    /// What version 2 has besides version 1.
+    fn added() -> (Vec<(ToAgent, String)>, Vec<(ToHub, String)>) {
+        let text = |kind: &str, json: &str| format!("{kind}000000{:08x}{}", json.len(), hex(json.as_bytes()));
+        let hello = HubHello { min: 1, max: 2, epoch: 2, from: 3 };
+        let to_agent = vec![
+            (ToAgent::Hello(hello), text("01", r#"{"min":1,"max":2,"epoch":2,"from":3}"#)),
+            (ToAgent::Card(card()), text("0d", r#"{"name":"run.1"}"#)),
+        ];
+        let hello = AgentHello {
+            version: 2,
+            session: "s".into(),
+            nonce: Some("n".into()),
+            oldest: 2,
+            head: 3,
+            card: Some(card()),
+        };
+        let json = r#"{"version":2,"session":"s","nonce":"n","oldest":2,"head":3,"card":{"name":"run.1"}}"#;
+        let to_hub = vec![
+            (ToHub::Hello(hello), text("41", json)),
+            (ToHub::Idle(60_000), "4900000000000008000000000000ea60".into()),
+            (ToHub::Idle(NOT_IDLE), "4900000000000008ffffffffffffffff".into()),
+        ];
+        (to_agent, to_hub)
+    }
+
     fn all_to_agent() -> Vec<(ToAgent, String)> {
         let w = "000000000000000000000000000000ff";
         let hello = HubHello { min: 1, max: 1, epoch: 2, from: 3 };
@@ -454,7 +510,7 @@ mod tests {
 
     fn all_to_hub() -> Vec<(ToHub, String)> {
         let w = "000000000000000000000000000000ff";
-        let hello = AgentHello { version: 1, session: "s".into(), nonce: None, oldest: 2, head: 3 };
+        let hello = AgentHello { version: 1, session: "s".into(), nonce: None, oldest: 2, head: 3, card: None };
         let json = r#"{"version":1,"session":"s","nonce":null,"oldest":2,"head":3}"#;
         let records = Bytes::from_static(b"r");
         vec![
@@ -477,6 +533,21 @@ mod tests {
         }
         for (message, bytes) in all_to_hub() {
             assert_eq!(hex(&message.encode()), bytes, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn golden_bytes_of_version_2() {
+        let (to_agent, to_hub) = added();
+        for (message, bytes) in to_agent {
+            let encoded = message.encode();
+            assert_eq!(hex(&encoded), bytes, "{message:?}");
+            assert_eq!(ToAgent::decode(encoded[0], encoded.slice(HEADER_LEN..)).expect("decodes"), Some(message));
+        }
+        for (message, bytes) in to_hub {
+            let encoded = message.encode();
+            assert_eq!(hex(&encoded), bytes, "{message:?}");
+            assert_eq!(ToHub::decode(encoded[0], encoded.slice(HEADER_LEN..)).expect("decodes"), Some(message));
         }
     }
 

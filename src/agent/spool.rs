@@ -38,6 +38,16 @@ pub struct Cursor {
     index: u64,
     /// The offset up to which the reader has all.
     pub offset: u64,
+    /// The reader does not know [`Reason::Acknowledged`].
+    old: bool,
+}
+
+impl Cursor {
+    /// The same, for a hub that speaks version 1 of the protocol.
+    #[must_use]
+    pub fn for_version_1(self) -> Self {
+        Self { old: true, ..self }
+    }
 }
 
 /// A run of records in the file.
@@ -66,6 +76,8 @@ pub struct Spool {
     max_places: u64,
     head: u64,
     last_time: u64,
+    /// Up to here a hub has had all.
+    acknowledged: u64,
 }
 
 impl Spool {
@@ -84,6 +96,7 @@ impl Spool {
             max_places: limit.saturating_sub(MEMORY_LIMIT as u64) / SLOT as u64,
             head: 0,
             last_time: 0,
+            acknowledged: 0,
         }
     }
 
@@ -174,19 +187,25 @@ impl Spool {
             records += 1;
             self.pop_memory();
         }
-        let place = self.free.pop().or_else(|| self.new_place()).or_else(|| self.drop_oldest_slot());
-        let slot = place.map(|place| Slot { place, len: bytes.len(), index, records, from, to });
-        match (slot, &self.file) {
-            (Some(slot), Some(file)) if file.write_all_at(&bytes, slot.place * SLOT as u64).is_ok() => {
-                self.slots.push_back(slot);
+        match self.write(&bytes) {
+            Some(place) => self.slots.push_back(Slot { place, len: bytes.len(), index, records, from, to }),
+            // What is held must be contiguous, and this was the oldest of it.
+            None => debug_assert!(self.slots.is_empty(), "a slot was left out"),
+        }
+    }
+
+    /// Writes the bytes of a slot into a free place, else a new one, else, above the limit or on a full disk, where the
+    /// oldest slots lie, which have their room. `None` where no place takes them; no slot is left then.
+    fn write(&mut self, bytes: &[u8]) -> Option<u64> {
+        let mut place = self.free.pop().or_else(|| self.new_place());
+        loop {
+            let at = place.take().or_else(|| self.drop_oldest_slot())?;
+            let written = self.file.as_ref().is_some_and(|file| file.write_all_at(bytes, at * SLOT as u64).is_ok());
+            if written {
+                return Some(at);
             }
-            // No room on the disk: all up to here is gone, since what is held must be contiguous.
-            _ => {
-                while let Some(slot) = self.slots.pop_front() {
-                    self.free.push(slot.place);
-                }
-                self.free.extend(place);
-            }
+            // The last one that is tried again: others may lie where the disk has room.
+            self.free.insert(0, at);
         }
     }
 
@@ -210,6 +229,7 @@ impl Spool {
 
     /// Forgets records that end at or before `offset`; those without length that stand right at it stay.
     pub fn acknowledge(&mut self, offset: u64) {
+        self.acknowledged = self.acknowledged.max(offset.min(self.head));
         while let Some(slot) = self.slots.front().filter(|slot| slot.to < offset) {
             self.free.push(slot.place);
             self.slots.pop_front();
@@ -230,10 +250,10 @@ impl Spool {
         let before = |batch: &Batch| batch.to < offset || (batch.to == offset && batch.from < offset);
         // A slot is read whole, and what the reader has of it is cut off then.
         if let Some(slot) = self.slots.iter().find(|slot| slot.to >= offset) {
-            return Cursor { index: slot.index, offset };
+            return Cursor { index: slot.index, offset, old: false };
         }
         let skip = self.memory.partition_point(before);
-        Cursor { index: self.memory_index + skip as u64, offset }
+        Cursor { index: self.memory_index + skip as u64, offset, old: false }
     }
 
     /// Takes what follows the cursor, at most `max` bytes but at least one record, and moves the cursor behind it.
@@ -253,8 +273,14 @@ impl Spool {
         }
     }
 
+    /// A gap up to `to`, or up to where the reason for it changes.
     fn gap(&self, cursor: &mut Cursor, to: u64) -> Bytes {
-        let payload = Payload::Dropped { to, reason: Reason::SpoolFull };
+        let acknowledged = to.min(self.acknowledged);
+        let (to, reason) = match cursor.offset < acknowledged && !cursor.old {
+            true => (acknowledged, Reason::Acknowledged),
+            false => (to, Reason::SpoolFull),
+        };
+        let payload = Payload::Dropped { to, reason };
         let record = Record { offset: cursor.offset, time: self.last_time, payload };
         cursor.offset = to;
         record.to_bytes()
@@ -287,7 +313,7 @@ impl Spool {
             let rest = batch.clone().after(cursor.offset);
             len += rest.bytes.len();
             bytes.push(rest.bytes);
-            *cursor = Cursor { index: cursor.index + 1, offset: batch.to };
+            (cursor.index, cursor.offset) = (cursor.index + 1, batch.to);
         }
         bytes
     }
@@ -398,6 +424,28 @@ mod tests {
         let oldest = spool.oldest();
         assert!(spool.head() - oldest > (MEMORY_LIMIT / 2) as u64);
         assert_eq!(check(&spool, 0), [(0, oldest)]);
+    }
+
+    #[test]
+    fn what_a_hub_had_and_what_did_not_fit_are_told_apart() {
+        let mut spool = spool(4 << 20);
+        fill(&mut spool, 3 << 20);
+        spool.acknowledge(2 << 20);
+        fill(&mut spool, 5 << 20);
+        let oldest = spool.oldest();
+        assert!(oldest > 3 << 20, "{oldest}");
+        let reasons = |mut cursor: Cursor| -> Vec<_> {
+            let mut gaps = std::iter::from_fn(|| Some(spool.read(&mut cursor, 1).concat()));
+            std::iter::from_fn(|| match Record::decode(&mut gaps.next()?.into()) {
+                Ok(Some(Record { payload: Payload::Dropped { to, reason }, .. })) => Some((to, reason)),
+                _ => None,
+            })
+            .collect()
+        };
+        let all = [(2 << 20, Reason::Acknowledged), (oldest, Reason::SpoolFull)];
+        assert_eq!(reasons(spool.seek(5)), all);
+        assert_eq!(reasons(spool.seek(2 << 20)), all[1..]);
+        assert_eq!(reasons(spool.seek(5).for_version_1()), all[1..]);
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Backend for Local {
 
     async fn connect(&self, session: Uuid, _place: &serde_json::Value, from: u64) -> Result<Source, BackendError> {
         let stream = self.stream(session).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if !self.dir(session).exists() => BackendError::NoTrace,
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => BackendError::Gone,
             _ => BackendError::Unreachable(error.to_string()),
         })?;
