@@ -103,7 +103,10 @@ impl Subscription {
             let mut status = self.session.status();
             let journal_end = extent.borrow_and_update().to;
             let connected = control.borrow_and_update().clone();
-            let settled = status.borrow_and_update().safe;
+            let (settled, gone) = {
+                let status = status.borrow_and_update();
+                (status.safe, status.safe || status.source_gone)
+            };
             if self.journal && (offset < journal_end || settled) {
                 match self.session.journal.read(offset).await {
                     Ok(Some(batch)) => return batch,
@@ -120,7 +123,7 @@ impl Subscription {
             {
                 return batch;
             }
-            if settled {
+            if gone {
                 return self.gap(offset, ring);
             }
             select! {
