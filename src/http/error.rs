@@ -70,6 +70,14 @@ impl ApiError {
         let detail = "the hub's database does not answer; what runs goes on, try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
     }
+
+    /// The database has no room.
+    #[must_use]
+    pub fn full() -> Self {
+        let detail = "there is no space left for the hub's database; what runs goes on, and is stored when its \
+                      operator has made room on the disk";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", detail)
+    }
 }
 
 impl From<JsonRejection> for ApiError {
@@ -87,7 +95,10 @@ impl From<QueryRejection> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
-        Self::unavailable()
+        match error {
+            StoreError::Full(_) => Self::full(),
+            _ => Self::unavailable(),
+        }
     }
 }
 

@@ -55,7 +55,11 @@ impl Server {
 
     /// The same, with variables in its environment.
     pub(crate) async fn start_with(settings: &str, env: &[(&str, &str)]) -> Self {
-        let home = tempfile::tempdir().expect("a directory");
+        Self::start_at(tempfile::tempdir().expect("a directory"), settings, env).await
+    }
+
+    /// The same, in this state folder.
+    pub(crate) async fn start_at(home: tempfile::TempDir, settings: &str, env: &[(&str, &str)]) -> Self {
         fs::write(home.path().join("foghorn.toml"), format!("{LIMITS}{settings}")).expect("writes");
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut server = Self { home, child: None, env, sessions: Vec::new() };
@@ -96,6 +100,11 @@ impl Server {
     /// Its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home().join("hub.log")).expect("a log")
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a hub").id()
     }
 
     /// `kill -9`.
