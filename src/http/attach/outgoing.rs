@@ -63,6 +63,9 @@ impl Outgoing<'_> {
         let mut present = session.presence.follow();
         let mut acks = session.input.follow();
         let mut acked = 0;
+        let mut notices = session.notices.follow();
+        // One that holds now is told too.
+        notices.mark_changed();
         let stop = self.viewer.hub.tasks.stopping();
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,6 +109,13 @@ impl Outgoing<'_> {
                         self.sink.send(self.presence(&now)).await?;
                         tell_at = Instant::now() + PRESENCE;
                         told = now;
+                    }
+                }
+                Ok(()) = notices.changed() => {
+                    let newest = notices.borrow_and_update().clone();
+                    if let Some(notice) = newest {
+                        let (code, sentence) = (notice.code.into(), notice.text.clone());
+                        self.sink.send(text(&HubMessage::Notice { code, text: sentence })).await?;
                     }
                 }
                 _ = ping.tick() => self.sink.send(Message::Ping(Bytes::new())).await?,
