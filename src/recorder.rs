@@ -138,6 +138,10 @@ impl Recorder {
 
     async fn append(&self, batch: &Batch, data: Bytes) -> Result<Appended, StoreError> {
         let mut extent = self.session.journal.extent();
+        if batch.from != extent.to {
+            // Somebody who read has found out before that the store has less.
+            return Ok(Appended::Back(extent));
+        }
         let stored_bytes = data.len() as u64;
         let chunk = Chunk {
             kind: ChunkKind::Records,

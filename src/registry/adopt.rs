@@ -31,6 +31,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Store`].
     pub async fn adopt(self: &Arc<Self>) -> Result<usize, RegistryError> {
+        self.installation().await?;
         let filter = SessionFilter { live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
         let rows = self.store.sessions(&filter).await?;
         for row in rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
@@ -124,7 +125,8 @@ impl Registry {
             Err(error) => return Err(error.into()),
         };
         let card = card.and_then(|card| serde_json::from_value::<Card>(card).ok());
-        let Some(card) = card.filter(|card| Some(&card.installation) == self.installation.get()) else {
+        let installation = self.installation().await?;
+        let Some(card) = card.filter(|card| card.installation == installation) else {
             tracing::warn!(session = %id, "an agent's session is not in this database, and was not made in it");
             return Ok(());
         };

@@ -142,12 +142,24 @@ impl Subscription {
         let committed = self.journal && self.session.journal.extent().to > offset;
         let gap = |batch: &Batch| batch.starts_with_gap() && (committed || batch.from > offset);
         let bytes: Vec<Bytes> = batches.into_iter().take_while(|batch| !gap(batch)).map(|batch| batch.bytes).collect();
-        Batch::parse(bytes.concat().into()).ok().filter(|batch| batch.from == offset && batch.to > offset)
+        let batch = Batch::parse(bytes.concat().into()).ok()?;
+        (batch.from == offset && batch.to > offset).then(|| short_of(batch, ring))
     }
 
     fn gap(&self, offset: u64, to: u64) -> Batch {
         let reason = if self.session.row.record { Reason::AgentLost } else { Reason::NotRecorded };
         let time = super::now() as u64;
         Batch::of(&Record { offset, time, payload: Payload::Dropped { to, reason } })
+    }
+}
+
+/// A gap ends where the ring has something again, though the source has not.
+fn short_of(batch: Batch, ring: u64) -> Batch {
+    let first = batch.records().next();
+    match first {
+        Some(Record { offset, time, payload: Payload::Dropped { to, reason } }) if to > ring => {
+            Batch::of(&Record { offset, time, payload: Payload::Dropped { to: ring, reason } })
+        }
+        _ => batch,
     }
 }
