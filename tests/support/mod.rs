@@ -5,5 +5,6 @@
 pub(crate) mod answer;
 pub(crate) mod disk;
 pub(crate) mod postgres;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod server;

@@ -41,6 +41,7 @@ const WAYS: [Way; 2] = [Way::ToClient, Way::ToServer];
 struct Weather {
     delay: Duration,
     stalled: bool,
+    closed: bool,
     lines: Vec<Arc<Line>>,
 }
 
@@ -72,7 +73,8 @@ impl Proxy {
         let shared = weather.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let server = target().and_then(|target| Wire::connect(&target).ok());
+                let open = target().filter(|_| !lock(&shared).closed);
+                let server = open.and_then(|target| Wire::connect(&target).ok());
                 let client = Wire::Tcp(client);
                 match server {
                     Some(server) => lead(&shared, client, server),
@@ -96,6 +98,11 @@ impl Proxy {
     /// Each answer from the server comes so much later, from now on.
     pub(crate) fn delay(&self, delay: Duration) {
         lock(&self.weather).delay = delay;
+    }
+
+    /// Refuses new connections, or takes them again.
+    pub(crate) fn close(&self, closed: bool) {
+        lock(&self.weather).closed = closed;
     }
 
     /// Nothing passes until it heals; nothing is lost.

@@ -92,6 +92,15 @@ impl Server {
         self.file().expect("a hub that listens").url
     }
 
+    /// A proxy that leads to whichever hub runs on this state folder.
+    pub(crate) fn proxy(&self) -> super::proxy::Proxy {
+        let file = self.home().join("hub.json");
+        super::proxy::Proxy::start(move || {
+            let hub: HubFile = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+            Some(super::proxy::Target::Tcp(hub.url.strip_prefix("http://")?.parse().ok()?))
+        })
+    }
+
     /// Its admin's token.
     pub(crate) fn token(&self) -> String {
         fs::read_to_string(self.home().join("token")).expect("a token")
