@@ -116,8 +116,7 @@ impl Recorder {
 
     /// Commits a batch, however long the store takes, and then tells the source that it need not keep it.
     async fn commit(&self, batch: &Batch) -> Committed {
-        let Ok(data) = pack(&batch.bytes).map(Bytes::from) else { return Committed::All };
-        let extent = match self.surely(|| self.append(batch, data.clone())).await {
+        let extent = match self.surely(|| self.append(batch)).await {
             Appended::To(extent) => extent,
             Appended::Back(extent) => {
                 tracing::warn!(session = %self.session.id(), to = extent.to, "an older copy of the database was put in place: its journal goes on from its end");
@@ -136,12 +135,14 @@ impl Recorder {
         Committed::All
     }
 
-    async fn append(&self, batch: &Batch, data: Bytes) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Appended, StoreError> {
         let mut extent = self.session.journal.extent();
         if batch.from != extent.to {
             // Somebody who read has found out before that the store has less.
             return Ok(Appended::Back(extent));
         }
+        let no_memory = |error: std::io::Error| StoreError::Row { table: "chunks", reason: error.to_string() };
+        let data = Bytes::from(pack(&batch.bytes).map_err(no_memory)?);
         let stored_bytes = data.len() as u64;
         let chunk = Chunk {
             kind: ChunkKind::Records,

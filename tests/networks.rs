@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use foghorn::record::{Payload, Stream};
 use support::program::Program;
 use support::proxy::{Cut, Proxy, Way};
-use support::server::{Came, Hello, Server, until};
+use support::server::{Came, Hello, Server, signal, until};
 
 /// Names the seed of a run that is to be repeated.
 const SEED: &str = "FOGHORN_TEST_SEED";
@@ -212,4 +212,51 @@ async fn noticed(server: &Server, half: HalfOpen) {
     driver.prints("meanwhile\n").await;
     let (status, stdout, stderr) = driver.ends().await;
     assert_eq!((status, &stdout[..]), (Some(0), &b"before\nmeanwhile\n"[..]), "{stderr}");
+}
+
+/// Longer than a silence may be.
+const FROZEN: Duration = Duration::from_secs(48);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_is_frozen_for_longer_than_a_silence_is_come_back_to() {
+    let server = Server::start("").await;
+    let mut driver = Program::start(&server, &server.url(), &["run", "--", "cat"]);
+    driver.types("before\n");
+    driver.prints("before\n").await;
+    signal(server.pid(), "STOP");
+    let since = Instant::now();
+    driver.types("meanwhile\n");
+    driver.says("reconnecting").await;
+    println!("the client noticed after {:?}", since.elapsed());
+    assert!(since.elapsed() < SILENCE);
+    // The agent, too, has given its hub up by then.
+    tokio::time::sleep(FROZEN.saturating_sub(since.elapsed())).await;
+    signal(server.pid(), "CONT");
+    driver.prints("meanwhile\n").await;
+    driver.types("after\n");
+    driver.prints("after\n").await;
+    let (status, stdout, stderr) = driver.ends().await;
+    assert_eq!((status, &stdout[..]), (Some(0), &b"before\nmeanwhile\nafter\n"[..]), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_frozen_for_longer_than_a_silence_is_come_back_to() {
+    let mut server = Server::start("").await;
+    let id = server.run_detached("seq 1 1000; sleep 1; seq 1001 2000; exit 3").await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    viewer.shows("\n1000\n").await;
+    let watching = tokio::spawn(async move { (viewer.rest().await, viewer.output) });
+    let agent = server.agent(&id).expect("an agent");
+    signal(agent, "STOP");
+    // Nothing is sent to it meanwhile but pings: the hub has to find out by itself.
+    tokio::time::sleep(FROZEN).await;
+    let (_, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+    assert_eq!(session["state"], "running", "who is silent is not dead");
+    signal(agent, "CONT");
+    let (closed, output) = watching.await.expect("watches");
+    assert_eq!(closed, 1000);
+    let expected: String = (1..=2000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8_lossy(&output), expected);
+    server.stored(&id).await;
+    assert_eq!(server.ended(&id).await["exit_status"], 3);
 }
