@@ -62,12 +62,12 @@ struct Recorder {
 
 impl Recorder {
     async fn all(&self) {
-        while self.from_the_journals_end().await == Committed::Back {}
+        while self.go_on_behind_the_journal().await == Committed::Back {}
         self.end().await;
     }
 
     /// Commits what follows the journal to the session's end, or until the store turns out to have less than before.
-    async fn from_the_journals_end(&self) -> Committed {
+    async fn go_on_behind_the_journal(&self) -> Committed {
         let mut following = self.session.subscribe(self.session.journal.extent().to).past_the_journal();
         let mut marks = self.last_marks().await;
         let mut ended = false;

@@ -22,6 +22,9 @@ fn end(session: &Value) -> (String, u64) {
     (text(&session["exit"]["cause"]), session["exit_status"].as_u64().expect("a status"))
 }
 
+/// A command, how it is started, the cause and the status of its end, and the sentence for it.
+type Case<'a> = (&'a [&'a str], Value, (&'a str, u64), &'a str);
+
 /// Starts a command that nobody holds and gives its session when it has ended.
 async fn run(server: &mut Server, command: &[&str], mut with: Value) -> Value {
     with["detached"] = true.into();
@@ -36,7 +39,7 @@ async fn each_end_has_its_cause_and_its_status() {
     let mut server = Server::start("").await;
     let folder = server.home().to_string_lossy().into_owned();
     let no_folder = format!("could not be started: {folder}: permission denied");
-    let cases: &[(&[&str], Value, (&str, u64), &str)] = &[
+    let cases: &[Case<'_>] = &[
         (&["true"], json!({}), ("exited", 0), "exited with status 0"),
         (&["sh", "-c", "exit 7"], json!({}), ("exited", 7), "exited with status 7"),
         (&["sh", "-c", "exit 255"], json!({"tty": true}), ("exited", 255), "exited with status 255"),

@@ -158,8 +158,7 @@ fn lead(weather: &Arc<Mutex<Weather>>, client: Wire, server: Wire) {
 
 fn pass(weather: &Mutex<Weather>, line: &Line, way: Way, mut from: Wire, mut to: Wire) {
     let mut buffer = vec![0; 1 << 20];
-    loop {
-        let Ok(mut len @ 1..) = from.read(&mut buffer) else { break };
+    while let Ok(mut len @ 1..) = from.read(&mut buffer) {
         let delay = lock(weather).delay;
         if way == Way::ToClient && !delay.is_zero() {
             thread::sleep(delay);
