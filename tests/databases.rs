@@ -16,7 +16,7 @@ use serde_json::json;
 use support::disk::Disk;
 use support::postgres::Database;
 use support::proxy::{Proxy, Target};
-use support::server::{Came, Hello, Server, Viewer, until};
+use support::server::{Came, Hello, Server, Viewer, signal, until};
 use tokio::task::JoinHandle;
 
 /// How long a record may be on its way to a viewer while the database fails, which it does for longer.
@@ -153,6 +153,38 @@ async fn a_postgresql_that_crashes_and_a_hub_that_is_killed_meanwhile_cost_nothi
     database.start().await;
     server.again().await;
     complete(&mut server, &id, &printed(100)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_killed_while_the_database_is_away_leaves_an_end_and_one_gap() {
+    let Some(database) = Database::alone().await else { return };
+    let mut server = hub_on(&database, "").await;
+    let id = server.run_detached("while :; do seq 1 100000; done").await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    let committed = async || database.number("SELECT CAST(SUM(journal_to) AS BIGINT) FROM sessions").await;
+    until("something is stored", async || (committed().await > 0).then_some(())).await;
+    database.stop();
+    let before = viewer.output.len();
+    while viewer.output.len() < before + 6_000_000 {
+        viewer.come().await;
+    }
+    signal(server.agent(&id).unwrap(), "KILL");
+    assert_eq!(viewer.rest().await, 1000);
+    database.start().await;
+    server.stored(&id).await;
+    until("the end is stored", async || {
+        (database.number("SELECT COUNT(*) FROM sessions WHERE exit IS NOT NULL").await == 1).then_some(())
+    })
+    .await;
+    server.kill();
+    server.again().await;
+    let mut stored = server.attach(&id, Hello::watch()).await;
+    assert_eq!(stored.rest().await, 1000);
+    assert_eq!((stored.next, &stored.exit), (viewer.next, &viewer.exit));
+    let [(from, to, Reason::AgentLost)] = stored.gaps[..] else { panic!("gaps: {:?}", stored.gaps) };
+    let (from, to) = (from as usize, to as usize);
+    assert!(stored.output[..from] == viewer.output[..from] && stored.output[from..] == viewer.output[to..]);
+    assert!(viewer.output.len() - to > 500_000, "the ring had more than {} bytes", viewer.output.len() - to);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
