@@ -8,6 +8,7 @@
 //! | [`crier`] | telling those who follow that there is more |
 //! | [`input`] | who types, and what was typed but has not reached the command |
 //! | [`presence`] | who is here |
+//! | [`notices`] | what they should know |
 //! | [`pump`] | from the source into the ring |
 //! | [`keeper`] | the terminal's screen, followed like a viewer does |
 //!
@@ -27,6 +28,7 @@ pub mod crier;
 pub mod history;
 pub mod input;
 pub mod keeper;
+pub mod notices;
 pub mod presence;
 pub mod pump;
 pub mod ring;
@@ -37,6 +39,7 @@ use crier::Crier;
 use history::Journal;
 use input::Input;
 use keeper::Keeper;
+use notices::Notices;
 use presence::Presence;
 use ring::Ring;
 use subscription::Subscription;
@@ -54,6 +57,8 @@ pub struct Status {
     pub exit: Option<Arc<Exit>>,
     /// Whether the end is in the store.
     pub safe: bool,
+    /// Whether the source is gone, with all that it kept.
+    pub source_gone: bool,
 }
 
 /// What a session may use.
@@ -89,6 +94,10 @@ pub struct Session {
     pub input: Input,
     /// Who is here.
     pub presence: Arc<Presence>,
+    /// What they should know.
+    pub notices: Notices,
+    /// Who it is, for its source to keep.
+    card: Mutex<serde_json::Value>,
     /// The terminal's screen; absent without a terminal.
     pub keeper: Option<Keeper>,
 }
@@ -117,6 +126,7 @@ impl Session {
             ended_at: row.ended_at,
             exit: row.exit.clone().map(Arc::new),
             safe: row.exit.is_some(),
+            source_gone: row.exit.is_some(),
         };
         let keeper = row.tty.then(|| Keeper::new(Size::DEFAULT));
         Arc::new(Self {
@@ -132,6 +142,8 @@ impl Session {
             journal,
             input: Input::default(),
             presence: Presence::new(row.place[RELEASED] == true),
+            notices: Notices::default(),
+            card: Mutex::default(),
             keeper,
             row,
         })
@@ -204,16 +216,50 @@ impl Session {
         self.status.send_modify(|status| status.safe = true);
     }
 
-    /// Notes for a later hub whether somebody has to hold the session.
-    async fn store_released(&self, released: bool) {
+    /// The source is gone, with all that it kept.
+    pub(crate) fn note_source_gone(&self) {
+        self.status.send_modify(|status| status.source_gone = true);
+    }
+
+    /// The row as it would be made now.
+    #[must_use]
+    pub fn row_now(&self) -> SessionRow {
+        let status = self.status_now();
+        let mut row = self.row.clone();
+        row.state = if status.started_at.is_some() { State::Running } else { State::Starting };
+        row.started_at = status.started_at;
+        self.set_released(&mut row.place, self.presence.now().released);
+        row
+    }
+
+    /// Who it is, for the source to keep.
+    pub(crate) fn set_card(&self, card: &impl serde::Serialize) {
+        *lock(&self.card) = serde_json::to_value(card).unwrap_or_default();
+    }
+
+    /// The card, with whether somebody has to hold the session.
+    fn card(&self) -> serde_json::Value {
+        let mut card = lock(&self.card).clone();
+        self.set_released(&mut card, self.presence.now().released);
+        card
+    }
+
+    fn set_released(&self, object: &mut serde_json::Value, released: bool) {
+        if !object.is_object() {
+            *object = serde_json::json!({});
+        }
+        object[RELEASED] = released.into();
+    }
+
+    /// Notes for a later hub whether somebody has to hold the session. Whether the store took it.
+    async fn store_released(&self, released: bool) -> bool {
         let mut place = self.row.place.clone();
-        if !place.is_object() {
-            place = serde_json::json!({});
+        self.set_released(&mut place, released);
+        let stored = self.journal.store().set_place(self.id(), &place).await;
+        if let Err(error) = &stored {
+            tracing::warn!(%error, session = %self.id(), "cannot store that a session was left on purpose; trying again");
         }
-        place[RELEASED] = released.into();
-        if let Err(error) = self.journal.store().set_place(self.id(), &place).await {
-            tracing::warn!(%error, session = %self.id(), "cannot store that a session was left on purpose");
-        }
+        stored.is_ok()
     }
 
     /// Follows the session's state.

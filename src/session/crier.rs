@@ -8,7 +8,7 @@
 //! Invariant: whoever looks after it was told, or before it waits, misses nothing; the last word is never withheld.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::select;
@@ -42,8 +42,9 @@ pub struct Crier {
     head: watch::Sender<u64>,
     groups: [watch::Sender<u64>; GROUPS],
     joined: AtomicUsize,
-    /// The offset that the groups were last told of.
+    /// The offset that the groups were last told of, and whether there is something that they were not told of.
     told: AtomicU64,
+    news: AtomicBool,
     full: Notify,
 }
 
@@ -55,6 +56,8 @@ impl Crier {
             groups: std::array::from_fn(|_| watch::Sender::new(head)),
             joined: AtomicUsize::new(0),
             told: AtomicU64::new(head),
+            // What came before somebody cries.
+            news: AtomicBool::new(true),
             full: Notify::new(),
         }
     }
@@ -66,15 +69,22 @@ impl Crier {
 
     /// Output was appended up to `to`. Waits for nobody.
     pub(super) fn moved(&self, to: u64) {
+        self.news.store(true, Ordering::Release);
         self.head.send_replace(to);
         if to.saturating_sub(self.told.load(Ordering::Relaxed)) >= FULL {
             self.full.notify_one();
         }
     }
 
-    /// There is something new that is not output.
+    /// There is something new for whoever types, that is not output.
     pub(super) fn nudge(&self) {
         self.head.send_modify(|_| {});
+    }
+
+    /// There is something new for all, that is not output.
+    fn nudge_all(&self) {
+        self.news.store(true, Ordering::Release);
+        self.nudge();
     }
 
     /// Moves with every append.
@@ -120,28 +130,27 @@ impl Session {
     /// Cries until the session has ended or `stop` is cancelled; both are told too.
     pub(crate) async fn cry(self: Arc<Self>, stop: CancellationToken) {
         let mut head = self.crier.at_once();
-        let mut present = self.presence.follow();
         // What came before this task did.
         head.mark_changed();
+        let (mut present, mut notices) = (self.presence.follow(), self.notices.follow());
         let (mut look, mut tell_at, mut changes) = (false, Instant::now(), 0);
         loop {
             select! {
-                // Never closed while the session is here.
+                // None is closed while the session is here.
                 _ = head.changed() => {}
+                _ = notices.changed() => self.crier.nudge_all(),
                 _ = present.changed(), if !look => {
                     look = true;
-                    let driver_changed = present.borrow_and_update().changes != changes;
-                    if !driver_changed {
-                        continue;
+                    if present.borrow_and_update().changes != changes {
+                        tell_at = Instant::now();
                     }
-                    tell_at = Instant::now();
                     continue;
                 }
                 () = sleep_until(tell_at), if look => {
                     (look, tell_at) = (false, Instant::now() + PRESENCE);
                     changes = present.borrow_and_update().changes;
                     self.presence.announce();
-                    self.crier.nudge();
+                    self.crier.nudge_all();
                 }
                 () = stop.cancelled() => {
                     self.crier.nudge();
@@ -150,6 +159,9 @@ impl Session {
             }
             head.borrow_and_update();
             let ended = self.has_ended();
+            if !self.crier.news.swap(false, Ordering::Acquire) && !ended {
+                continue;
+            }
             self.crier.tell().await;
             if ended {
                 return;

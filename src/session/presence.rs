@@ -135,6 +135,15 @@ impl Presence {
         });
     }
 
+    /// What an earlier hub knew: whether somebody had left on purpose. Who is here now knows better.
+    pub fn set_released(&self, released: bool) {
+        self.present.send_if_modified(|present| {
+            let news = present.driver.is_none() && present.released != released;
+            present.released ^= news;
+            news
+        });
+    }
+
     fn leave(&self, viewer: u64) {
         lock(&self.names).remove(&viewer);
         self.present.send_modify(|present| {

@@ -156,7 +156,10 @@ impl Past {
             let mut status = self.session.status();
             let journal_end = extent.borrow_and_update().to;
             let connected = control.borrow_and_update().clone();
-            let settled = status.borrow_and_update().safe;
+            let (settled, gone) = {
+                let status = status.borrow_and_update();
+                (status.safe, status.safe || status.source_gone)
+            };
             if self.journal && (offset < journal_end || settled) {
                 match self.session.journal.read(offset).await {
                     Ok(Some(batch)) => return batch,
@@ -173,7 +176,7 @@ impl Past {
             {
                 return batch;
             }
-            if settled {
+            if gone {
                 return self.gap(ring);
             }
             select! {
@@ -193,12 +196,24 @@ impl Past {
         let committed = self.journal && self.session.journal.extent().to > offset;
         let gap = |batch: &Batch| batch.starts_with_gap() && (committed || batch.from > offset);
         let bytes: Vec<Bytes> = batches.into_iter().take_while(|batch| !gap(batch)).map(|batch| batch.bytes).collect();
-        Batch::parse(bytes.concat().into()).ok().filter(|batch| batch.from == offset && batch.to > offset)
+        let batch = Batch::parse(bytes.concat().into()).ok()?;
+        (batch.from == offset && batch.to > offset).then(|| short_of(batch, ring))
     }
 
     fn gap(&self, to: u64) -> Batch {
         let reason = if self.session.row.record { Reason::AgentLost } else { Reason::NotRecorded };
         let time = super::now() as u64;
         Batch::of(&Record { offset: self.offset, time, payload: Payload::Dropped { to, reason } })
+    }
+}
+
+/// A gap ends where the ring has something again, though the source has not.
+fn short_of(batch: Batch, ring: u64) -> Batch {
+    let first = batch.records().next();
+    match first {
+        Some(Record { offset, time, payload: Payload::Dropped { to, reason } }) if to > ring => {
+            Batch::of(&Record { offset, time, payload: Payload::Dropped { to: ring, reason } })
+        }
+        _ => batch,
     }
 }

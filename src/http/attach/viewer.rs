@@ -6,9 +6,11 @@
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::select;
+use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,6 +24,7 @@ use crate::protocol::{Close, HubMessage, Mode, PING, Role, SILENCE};
 use crate::record::{Batch, Size};
 use crate::registry::PACE_WINDOW;
 use crate::session::keeper::Keeper;
+use crate::session::notices::Notice;
 use crate::session::presence::{self, Present};
 use crate::session::subscription::{PIECE, Subscription, Taken};
 
@@ -57,6 +60,7 @@ struct Following {
     /// Who was here when the viewer was last told, and when that was.
     told: Present,
     announced: u64,
+    notices: watch::Receiver<Option<Arc<Notice>>>,
     acked: u64,
     /// The viewer's window.
     size: Option<Size>,
@@ -194,7 +198,11 @@ impl<'a> Attending<'a> {
         let session = &self.guest.session;
         let subscription = session.subscribe(self.hello.from.unwrap_or(0));
         let now = Instant::now();
+        let mut notices = session.notices.follow();
+        // One that holds now is told too.
+        notices.mark_changed();
         Following {
+            notices,
             subscription: if self.hello.writer.is_some() { subscription.at_once() } else { subscription },
             announced: session.presence.announced(),
             told: session.presence.now(),
@@ -325,6 +333,12 @@ impl<'a> Attending<'a> {
         if announced != following.announced {
             following.announced = announced;
             self.tell_presence(following, connection);
+        }
+        // Never closed while the session is here.
+        if following.notices.has_changed().unwrap_or_default()
+            && let Some(notice) = following.notices.borrow_and_update().as_deref()
+        {
+            connection.say(&HubMessage::Notice { code: notice.code.into(), text: notice.text.clone() });
         }
     }
 
