@@ -14,9 +14,12 @@ pub enum BackendError {
     /// The agent could not be made.
     #[error("its agent could not be started: {0}")]
     Create(String),
-    /// There is no such agent any more; it will not come back.
-    #[error("its agent is gone")]
+    /// The agent was killed: what it left is there. It will not come back.
+    #[error("its agent was killed")]
     Gone,
+    /// The agent was never made, or it ended in order, when a hub had all of it.
+    #[error("there is no trace of its agent")]
+    NoTrace,
     /// Another hub, that came later, has the agent.
     #[error("another hub has taken its agent: {0}")]
     Taken(String),

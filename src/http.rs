@@ -3,7 +3,7 @@
 //! | module | doors |
 //! | --- | --- |
 //! | [`sessions`] | start, list, show, stop, signal, tickets, audit |
-//! | [`attach`] | the websocket that follows a session |
+//! | [`attach`] | the websocket that follows a session, over [`websocket`] |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
 //! | [`logs`] | the log of an app |
 //! | [`accept`] | the loop that accepts connections, and who may be connected |
@@ -35,6 +35,7 @@ mod format;
 pub mod logs;
 pub mod output;
 pub mod sessions;
+pub mod websocket;
 
 pub use accept::{Place, serve};
 use auth::Tokens;

@@ -107,17 +107,22 @@ pub enum Reason {
     NotRecorded = 3,
     /// The agent died and took what no hub had committed with it.
     AgentLost = 4,
+    /// A store had it, so that the agent let it go, and an older copy of that store was put in its place.
+    Acknowledged = 5,
+    /// One that this version does not know.
+    Unknown = 0,
 }
 
 impl Reason {
-    fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
+    fn from_byte(byte: u8) -> Self {
+        match byte {
             1 => Self::SpoolFull,
             2 => Self::JournalLimit,
             3 => Self::NotRecorded,
             4 => Self::AgentLost,
-            _ => return None,
-        })
+            5 => Self::Acknowledged,
+            _ => Self::Unknown,
+        }
     }
 
     /// A clause for a person: `… because {reason}`.
@@ -128,6 +133,8 @@ impl Reason {
             Self::JournalLimit => "the journal had reached its limit",
             Self::NotRecorded => "the session is not recorded",
             Self::AgentLost => "the agent died before it was stored",
+            Self::Acknowledged => "the database that had it was replaced by an older copy",
+            Self::Unknown => "of something that this version does not know",
         }
     }
 }
@@ -354,7 +361,7 @@ fn decode_payload(header: Header, mut data: Bytes) -> Result<Payload, Malformed>
                 return Err(malformed);
             }
             let to = data.get_u64();
-            let reason = Reason::from_byte(data.get_u8()).ok_or(malformed.clone())?;
+            let reason = Reason::from_byte(data.get_u8());
             if to < header.offset {
                 return Err(malformed);
             }
@@ -385,6 +392,8 @@ mod tests {
         assert_eq!(hex(Payload::Resize(Size { cols: 132, rows: 43 })), format!("0300000000000004{at}0084002b"));
         let dropped = Payload::Dropped { to: 0x0200, reason: Reason::SpoolFull };
         assert_eq!(hex(dropped), format!("0400000000000009{at}000000000000020001"));
+        let dropped = Payload::Dropped { to: 0x0200, reason: Reason::Acknowledged };
+        assert_eq!(hex(dropped), format!("0400000000000009{at}000000000000020005"));
         let exit = Record { offset: 0, time: 0, payload: Payload::Exit(Cause::Exited { status: 7 }.into()) };
         assert_eq!(&exit.to_bytes()[HEADER_LEN..], br#"{"cause":"exited","status":7}"#);
         assert_eq!(exit.to_bytes()[0], 5);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::record::{Batch, Cause, Exit, Marks, Payload, Reason, Record};
 use crate::session::history::pack;
+use crate::session::notices::Notice;
 use crate::session::subscription::Subscription;
 use crate::session::{Session, now};
 use crate::source::Command;
@@ -18,6 +19,9 @@ use crate::store::{Chunk, ChunkKind, Extent, StoreError};
 
 /// Bytes of records in one chunk, unless one read has more.
 const CHUNK: usize = 256 << 10;
+
+/// The same while the recorder is behind: a store whose answers take long gets more with each.
+const LARGE_CHUNK: usize = 1 << 20;
 
 /// How long records are gathered before they are committed.
 const GATHER: Duration = Duration::from_millis(150);
@@ -34,6 +38,23 @@ pub async fn record(session: Arc<Session>, journal_bytes: u64) {
     if recorder.session.row.record { recorder.all().await } else { recorder.end_only().await }
 }
 
+/// How far a commit came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Committed {
+    /// The store has it.
+    All,
+    /// The store has less than it had: an older copy was put in place. The journal goes on from its end.
+    Back,
+}
+
+/// What the store has after an append.
+enum Appended {
+    /// The journal up to the end of what was appended.
+    To(Extent),
+    /// Less than it had before, and not what was appended.
+    Back(Extent),
+}
+
 struct Recorder {
     session: Arc<Session>,
     journal_bytes: u64,
@@ -41,6 +62,12 @@ struct Recorder {
 
 impl Recorder {
     async fn all(&self) {
+        while self.go_on_behind_the_journal().await == Committed::Back {}
+        self.end().await;
+    }
+
+    /// Commits what follows the journal to the session's end, or until the store turns out to have less than before.
+    async fn go_on_behind_the_journal(&self) -> Committed {
         let mut following = self.session.subscribe(self.session.journal.extent().to).past_the_journal();
         let mut marks = self.last_marks().await;
         let mut ended = false;
@@ -49,11 +76,11 @@ impl Recorder {
             let batch = batch.without(&marks);
             marks.append(&batch);
             ended = batch.ends;
-            if !batch.is_empty() && self.commit(&batch).await.is_none() {
-                break;
+            if !batch.is_empty() && self.commit(&batch).await == Committed::Back {
+                return Committed::Back;
             }
         }
-        self.end().await;
+        Committed::All
     }
 
     /// The records without length at the end of what an earlier hub committed.
@@ -62,9 +89,7 @@ impl Recorder {
         let extent = self.session.journal.extent();
         if extent.next_seq > 0 {
             let last = self.surely(|| self.session.journal.read(extent.to)).await;
-            if let Some(Some(batch)) = last {
-                marks.append(&batch);
-            }
+            marks.append(&last.unwrap_or_default());
         }
         marks
     }
@@ -84,16 +109,21 @@ impl Recorder {
         }
         Record { offset: head, time, payload: Payload::Exit(Exit::clone(&exit)) }.encode(&mut bytes);
         if let Ok(batch) = Batch::parse(bytes.freeze()) {
-            self.commit(&batch).await;
+            while self.commit(&batch).await == Committed::Back {}
         }
         self.end().await;
     }
 
-    /// Commits a batch, however long the store takes, and then tells the source that it need not keep it. `None`
-    /// where the store has no such session any more.
-    async fn commit(&self, batch: &Batch) -> Option<()> {
-        let data = Bytes::from(pack(&batch.bytes).ok()?);
-        let extent = self.surely(|| self.append(batch, data.clone())).await?;
+    /// Commits a batch, however long the store takes, and then tells the source that it need not keep it.
+    async fn commit(&self, batch: &Batch) -> Committed {
+        let extent = match self.surely(|| self.append(batch)).await {
+            Appended::To(extent) => extent,
+            Appended::Back(extent) => {
+                tracing::warn!(session = %self.session.id(), to = extent.to, "an older copy of the database was put in place: its journal goes on from its end");
+                self.session.journal.moved(extent);
+                return Committed::Back;
+            }
+        };
         self.session.journal.moved(extent);
         if self.session.row.record {
             self.session.tell(Command::Ack(batch.to, false)).await;
@@ -102,11 +132,17 @@ impl Recorder {
         if extent.stored_bytes > self.journal_bytes + slack {
             self.trim().await;
         }
-        Some(())
+        Committed::All
     }
 
-    async fn append(&self, batch: &Batch, data: Bytes) -> Result<Extent, StoreError> {
+    async fn append(&self, batch: &Batch) -> Result<Appended, StoreError> {
         let mut extent = self.session.journal.extent();
+        if batch.from != extent.to {
+            // Somebody who read has found out before that the store has less.
+            return Ok(Appended::Back(extent));
+        }
+        let no_memory = |error: std::io::Error| StoreError::Row { table: "chunks", reason: error.to_string() };
+        let data = Bytes::from(pack(&batch.bytes).map_err(no_memory)?);
         let stored_bytes = data.len() as u64;
         let chunk = Chunk {
             kind: ChunkKind::Records,
@@ -117,14 +153,8 @@ impl Recorder {
             last_time: batch.last_time as i64,
             data,
         };
-        match self.session.journal.store().append(self.session.id(), &[chunk]).await {
-            Ok(()) => {}
-            Err(error) => {
-                // The commit of an earlier try may have gone through although its answer was lost.
-                let there = self.session.journal.store().extent(self.session.id()).await?;
-                let ours = there.next_seq == extent.next_seq + 1 && there.to == batch.to;
-                return if ours { Ok(there) } else { Err(error) };
-            }
+        if let Err(error) = self.session.journal.store().append(self.session.id(), &[chunk]).await {
+            return self.after(error, batch, &extent).await;
         }
         if extent.next_seq == 0 {
             extent.from = batch.from;
@@ -132,7 +162,29 @@ impl Recorder {
         extent.to = batch.to;
         extent.next_seq += 1;
         extent.stored_bytes += stored_bytes;
-        Ok(extent)
+        Ok(Appended::To(extent))
+    }
+
+    /// What an append that failed came to after all.
+    async fn after(&self, error: StoreError, batch: &Batch, extent: &Extent) -> Result<Appended, StoreError> {
+        let (id, store) = (self.session.id(), self.session.journal.store());
+        if matches!(error, StoreError::NoSession(_)) {
+            let row = store.restore_session(self.session.row_now()).await?;
+            tracing::warn!(session = %id, name = row.name, "put a session back that the database did not know any more");
+            if row.name != self.session.row.name {
+                self.session.notices.say(Notice::renamed(&self.session.row.name, &row.name));
+            }
+            return Ok(Appended::Back(store.extent(id).await?));
+        }
+        let there = store.extent(id).await?;
+        // The commit of an earlier try may have gone through although its answer was lost.
+        if there.next_seq == extent.next_seq + 1 && there.to == batch.to {
+            return Ok(Appended::To(there));
+        }
+        match error {
+            StoreError::NotContiguous { .. } if there.to <= batch.from => Ok(Appended::Back(there)),
+            error => Err(error),
+        }
     }
 
     async fn trim(&self) {
@@ -159,17 +211,12 @@ impl Recorder {
         self.session.tell(Command::Ack(self.session.head(), true)).await;
     }
 
-    /// Asks the store until it answers. `None` where it has no such session: it was removed, or an older copy of the
-    /// database was put in place.
-    async fn surely<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> Option<T> {
+    /// Asks the store until it answers.
+    async fn surely<T, F: Future<Output = Result<T, StoreError>>>(&self, ask: impl Fn() -> F) -> T {
         let mut wait = AGAIN.0;
         loop {
             match ask().await {
-                Ok(answer) => return Some(answer),
-                Err(error @ StoreError::NoSession(_)) => {
-                    tracing::error!(%error, session = %self.session.id(), "nothing more of this session is recorded");
-                    return None;
-                }
+                Ok(answer) => return answer,
                 Err(error) => {
                     tracing::warn!(%error, session = %self.session.id(), "the store failed; trying again");
                     tokio::time::sleep(wait).await;
@@ -185,6 +232,7 @@ async fn gather(following: &mut Subscription) -> Option<Batch> {
     let mut out = Vec::new();
     let mut len = 0;
     let mut deadline = None;
+    let enough = if following.behind() > 2 * CHUNK as u64 { LARGE_CHUNK } else { CHUNK };
     loop {
         let before = out.len();
         let next = following.next(&mut out);
@@ -196,7 +244,7 @@ async fn gather(following: &mut Subscription) -> Option<Batch> {
             },
         };
         len += out[before..].iter().map(Bytes::len).sum::<usize>();
-        if !more || len >= CHUNK {
+        if !more || len >= enough {
             break;
         }
         deadline.get_or_insert(Instant::now() + GATHER);

@@ -5,23 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OnceCell, oneshot, watch};
 use uuid::Uuid;
+
+mod adopt;
+mod card;
 
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::agent::protocol::Start;
-use crate::backend::{Backend, BackendError};
+use crate::backend::Backend;
 use crate::config::server::{Limits, Server};
 use crate::protocol::NewRun;
-use crate::record::{Batch, Cause, Exit, Payload, Size};
+use crate::record::{Cause, Size};
 use crate::recorder;
-use crate::session::history::{Journal, unpack};
+use crate::session::history::Journal;
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{Created, Extent, Kind, Micros, SessionFilter, SessionRow, SharedStore, State, StoreError};
+use crate::store::{Created, Extent, Kind, SessionRow, SharedStore, State, StoreError};
 use crate::tasks::Tasks;
+use card::Card;
 
 /// How far ahead of its client a command without a terminal may produce output, in bytes. Half a ring, so that the
 /// client always reads from memory.
@@ -32,6 +35,9 @@ const KEPT: Duration = Duration::from_secs(5);
 
 /// How long a start is waited for before it is answered.
 const BEGIN: Duration = Duration::from_secs(5);
+
+/// How long a note for the store waits that it did not take.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a session that is not here yet is waited for.
 const ARRIVAL: Duration = Duration::from_secs(2);
@@ -69,6 +75,8 @@ pub struct Registry {
     limits: Limits,
     embedded: bool,
     base_env: BTreeMap<String, String>,
+    /// The id of the store's installation, once it was asked for.
+    installation: OnceCell<Uuid>,
     live: DashMap<Uuid, Arc<Session>>,
     /// Moves when a session comes or goes.
     count: watch::Sender<usize>,
@@ -85,6 +93,7 @@ impl Registry {
             limits: settings.limits.clone(),
             embedded: settings.embedded,
             base_env: settings.base_env.clone(),
+            installation: OnceCell::new(),
             live: DashMap::new(),
             count: watch::Sender::new(0),
             tasks,
@@ -125,7 +134,7 @@ impl Registry {
     }
 
     async fn start_now(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
-        let row = match self.store.create_session(self.row(&run, owner)?).await? {
+        let row = match self.create(&run, owner).await? {
             Created::New(row) => *row,
             Created::Existing(row) if row.request_hash != request_hash(&run) => return Err(RegistryError::KeyReused),
             Created::Existing(row) => return Ok((self.open(*row).await?, false)),
@@ -143,7 +152,9 @@ impl Registry {
         }
         let journal = Journal::new(self.store.clone(), row.id, Extent::default());
         let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
+        let card = Card::of(&row, self.installation().await?);
         let session = Session::new(row, journal, 0, limits);
+        session.set_card(&card);
         self.keep(&session);
         match self.backend.create(session.id()).await {
             Ok(()) => self.pump(&session, session.row.place.clone(), Some(start)),
@@ -153,6 +164,22 @@ impl Registry {
         // Who has the answer has a command that runs, or the reason why not: a hub that dies now costs nobody a start.
         let _slow_but_under_way = tokio::time::timeout(BEGIN, session.begun()).await;
         Ok((session, true))
+    }
+
+    /// Makes the session's row, under a name that no session has.
+    async fn create(&self, run: &NewRun, owner: &str) -> Result<Created, RegistryError> {
+        let created = self.store.create_session(self.row(run, owner)?).await?;
+        let Created::New(row) = &created else { return Ok(created) };
+        if self.live_by_name(&row.name).is_none() {
+            return Ok(created);
+        }
+        tracing::warn!(
+            name = row.name,
+            "an older copy of the database was put in place: its live sessions are put back"
+        );
+        self.store.delete_session(row.id).await?;
+        self.put_back().await?;
+        Ok(self.store.create_session(self.row(run, owner)?).await?)
     }
 
     /// Whether there is room for the session that was just made.
@@ -288,75 +315,6 @@ impl Registry {
         }
     }
 
-    /// Takes up the sessions that an earlier hub left: connects to their agents where their journals end.
-    ///
-    /// # Errors
-    /// [`RegistryError::Store`].
-    pub async fn adopt(self: &Arc<Self>) -> Result<usize, RegistryError> {
-        let filter = SessionFilter { live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
-        let rows = self.store.sessions(&filter).await?;
-        let mut count = 0;
-        for row in rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
-            let id = row.id;
-            match self.adopt_one(row).await {
-                Ok(()) => count += 1,
-                // One session that cannot be read must not keep the others from their hub.
-                Err(error @ StoreError::Row { .. }) => {
-                    tracing::error!(%error, session = %id, "cannot take up a session")
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.dismiss_leftovers().await?;
-        Ok(count)
-    }
-
-    async fn adopt_one(self: &Arc<Self>, row: SessionRow) -> Result<(), StoreError> {
-        let extent = self.store.extent(row.id).await?;
-        if let Some(end) = self.committed_end(&row, &extent).await? {
-            // The hub before this one died between the exit's commit and the note of the end.
-            return self.store.end_session(row.id, &end.0, end.1).await;
-        }
-        let place = row.place.clone();
-        let journal = Journal::new(self.store.clone(), row.id, extent);
-        let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
-        let session = Session::new(row, journal, extent.to, limits);
-        self.keep(&session);
-        self.pump(&session, place, None);
-        self.tend(&session);
-        Ok(())
-    }
-
-    /// Lets agents go whose session has ended: the hub that stored the end died before it could say so. Agents of
-    /// sessions that the store does not know are left alone: their database may only be away.
-    async fn dismiss_leftovers(self: &Arc<Self>) -> Result<(), RegistryError> {
-        for id in self.backend.agents().await {
-            if self.live.contains_key(&id) {
-                continue;
-            }
-            match self.store.session(id).await? {
-                Some(row) => {
-                    let registry = self.clone();
-                    self.tasks.spawn("dismiss", async move { registry.dismiss(row).await });
-                }
-                None => tracing::warn!(session = %id, "an agent's session is not in this database"),
-            }
-        }
-        Ok(())
-    }
-
-    async fn dismiss(&self, row: SessionRow) {
-        match self.backend.connect(row.id, &row.place, 0).await {
-            Ok(mut source) => {
-                source.control.send(Command::Stop("the hub".into())).await;
-                source.control.send(Command::Ack(u64::MAX, true)).await;
-                while source.events.next().await.is_some() {}
-            }
-            Err(BackendError::Gone) => self.backend.clean_up(row.id, &row.place).await,
-            Err(error) => tracing::warn!(%error, session = %row.id, "cannot let an agent go"),
-        }
-    }
-
     /// Waits until the sessions that have ended are stored and their agents gone, at most `limit`; what is not by then
     /// is the next hub's to do.
     pub async fn settle(&self, limit: Duration) {
@@ -364,16 +322,6 @@ impl Registry {
         for session in self.live().into_iter().filter(|session| session.has_ended()) {
             let _the_next_hub_does_it = tokio::time::timeout_at(deadline, session.settled()).await;
         }
-    }
-
-    /// The end that a journal has although its session is not noted as ended, and when it was.
-    async fn committed_end(&self, row: &SessionRow, extent: &Extent) -> Result<Option<(Exit, Micros)>, StoreError> {
-        let Some(last) = self.store.chunk(row.id, extent.next_seq - 1).await? else { return Ok(None) };
-        let records = Batch::parse(unpack(&last.data)?).ok().and_then(|batch| batch.records().last());
-        Ok(records.and_then(|record| match record.payload {
-            Payload::Exit(exit) => Some((exit, record.time as Micros)),
-            _ => None,
-        }))
     }
 
     fn keep(&self, session: &Arc<Session>) {
@@ -390,6 +338,7 @@ impl Registry {
 
     /// All that goes on beside a session's pump.
     fn tend(self: &Arc<Self>, session: &Arc<Session>) {
+        self.tasks.spawn_to_end("crier", session.clone().cry(self.tasks.stopping()));
         self.tasks.spawn("recorder", recorder::record(session.clone(), self.limits.journal_bytes));
         if session.row.tty {
             self.tasks.spawn("screen", session.clone().keep_screen());
@@ -440,14 +389,14 @@ async fn until_end(session: Arc<Session>, work: impl Future<Output = ()>) {
     }
 }
 
-/// Stores that the command runs. A store that is away at that moment learns it with the end.
+/// Stores that the command runs, as soon as the store takes it.
 async fn note_running(session: Arc<Session>) {
     let mut status = session.status();
     let at = status.wait_for(|status| status.started_at.is_some()).await.ok().and_then(|status| status.started_at);
-    if let Some(at) = at
-        && let Err(error) = session.journal.store().set_running(session.id(), at).await
-    {
-        tracing::warn!(%error, session = %session.id(), "cannot store that a command runs");
+    let Some(at) = at else { return };
+    while let Err(error) = session.journal.store().set_running(session.id(), at).await {
+        tracing::warn!(%error, session = %session.id(), "cannot store that a command runs; trying again");
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -5,13 +5,15 @@
 //! | [`ring`] | the newest records, in memory, bounded |
 //! | [`history`] | what has left the ring: the journal, and the source's own spool |
 //! | [`subscription`] | one reader's way through history and ring, without a seam |
+//! | [`crier`] | telling those who follow that there is more |
 //! | [`input`] | who types, and what was typed but has not reached the command |
 //! | [`presence`] | who is here |
+//! | [`notices`] | what they should know |
 //! | [`pump`] | from the source into the ring |
 //! | [`keeper`] | the terminal's screen, followed like a viewer does |
 //!
 //! Invariant: records are appended by the one pump, under a lock that is held for no longer than that; whoever follows
-//! holds a cursor and is told by a `watch` that the head moved. Publishing waits for nobody.
+//! holds a cursor and is told by the crier that the head moved. Publishing waits for nobody.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,18 +24,22 @@ use crate::record::{Batch, Cause, Exit, Payload, Record, Size};
 use crate::source::{Command, Control};
 use crate::store::{Micros, SessionRow, State};
 
+pub mod crier;
 pub mod history;
 pub mod input;
 pub mod keeper;
+pub mod notices;
 pub mod presence;
 pub mod pump;
 pub mod ring;
 pub mod screen;
 pub mod subscription;
 
+use crier::Crier;
 use history::Journal;
 use input::Input;
 use keeper::Keeper;
+use notices::Notices;
 use presence::Presence;
 use ring::Ring;
 use subscription::Subscription;
@@ -51,6 +57,8 @@ pub struct Status {
     pub exit: Option<Arc<Exit>>,
     /// Whether the end is in the store.
     pub safe: bool,
+    /// Whether the source is gone, with all that it kept.
+    pub source_gone: bool,
 }
 
 /// What a session may use.
@@ -65,8 +73,8 @@ pub struct Session {
     /// The session as it was made. What changes later is in [`Session::status`].
     pub row: SessionRow,
     ring: Mutex<Ring>,
-    /// Moves with every append.
-    head: watch::Sender<u64>,
+    /// Where the output ends, and who is told that it moved.
+    crier: Crier,
     /// The terminal's size, once it is known: after a hub's death it is found in the journal or said by a driver.
     size: Mutex<Option<Size>>,
     /// What the driver's window is, for a source that could not be told yet.
@@ -86,6 +94,10 @@ pub struct Session {
     pub input: Input,
     /// Who is here.
     pub presence: Arc<Presence>,
+    /// What they should know.
+    pub notices: Notices,
+    /// Who it is, for its source to keep.
+    card: Mutex<serde_json::Value>,
     /// The terminal's screen; absent without a terminal.
     pub keeper: Option<Keeper>,
 }
@@ -114,11 +126,12 @@ impl Session {
             ended_at: row.ended_at,
             exit: row.exit.clone().map(Arc::new),
             safe: row.exit.is_some(),
+            source_gone: row.exit.is_some(),
         };
         let keeper = row.tty.then(|| Keeper::new(Size::DEFAULT));
         Arc::new(Self {
             ring: Mutex::new(Ring::new(from, limits.ring_bytes)),
-            head: watch::Sender::new(from),
+            crier: Crier::new(from),
             size: Mutex::default(),
             wanted_size: Mutex::default(),
             status: watch::Sender::new(status),
@@ -129,6 +142,8 @@ impl Session {
             journal,
             input: Input::default(),
             presence: Presence::new(row.place[RELEASED] == true),
+            notices: Notices::default(),
+            card: Mutex::default(),
             keeper,
             row,
         })
@@ -158,10 +173,10 @@ impl Session {
             self.note_size(&batch);
         }
         lock(&self.ring).push(batch);
-        self.head.send_replace(to);
         if ends {
             self.note_end();
         }
+        self.crier.moved(to);
     }
 
     fn note_size(&self, batch: &Batch) {
@@ -201,16 +216,50 @@ impl Session {
         self.status.send_modify(|status| status.safe = true);
     }
 
-    /// Notes for a later hub whether somebody has to hold the session.
-    async fn store_released(&self, released: bool) {
+    /// The source is gone, with all that it kept.
+    pub(crate) fn note_source_gone(&self) {
+        self.status.send_modify(|status| status.source_gone = true);
+    }
+
+    /// The row as it would be made now.
+    #[must_use]
+    pub fn row_now(&self) -> SessionRow {
+        let status = self.status_now();
+        let mut row = self.row.clone();
+        row.state = if status.started_at.is_some() { State::Running } else { State::Starting };
+        row.started_at = status.started_at;
+        self.set_released(&mut row.place, self.presence.now().released);
+        row
+    }
+
+    /// Who it is, for the source to keep.
+    pub(crate) fn set_card(&self, card: &impl serde::Serialize) {
+        *lock(&self.card) = serde_json::to_value(card).unwrap_or_default();
+    }
+
+    /// The card, with whether somebody has to hold the session.
+    fn card(&self) -> serde_json::Value {
+        let mut card = lock(&self.card).clone();
+        self.set_released(&mut card, self.presence.now().released);
+        card
+    }
+
+    fn set_released(&self, object: &mut serde_json::Value, released: bool) {
+        if !object.is_object() {
+            *object = serde_json::json!({});
+        }
+        object[RELEASED] = released.into();
+    }
+
+    /// Notes for a later hub whether somebody has to hold the session. Whether the store took it.
+    async fn store_released(&self, released: bool) -> bool {
         let mut place = self.row.place.clone();
-        if !place.is_object() {
-            place = serde_json::json!({});
+        self.set_released(&mut place, released);
+        let stored = self.journal.store().set_place(self.id(), &place).await;
+        if let Err(error) = &stored {
+            tracing::warn!(%error, session = %self.id(), "cannot store that a session was left on purpose; trying again");
         }
-        place[RELEASED] = released.into();
-        if let Err(error) = self.journal.store().set_place(self.id(), &place).await {
-            tracing::warn!(%error, session = %self.id(), "cannot store that a session was left on purpose");
-        }
+        stored.is_ok()
     }
 
     /// Follows the session's state.
@@ -250,7 +299,7 @@ impl Session {
     /// Offset at which the output ends now.
     #[must_use]
     pub fn head(&self) -> u64 {
-        *self.head.borrow()
+        self.crier.head()
     }
 
     /// The terminal's size, where there is one.

@@ -4,6 +4,7 @@
 //! one, straight from the socket; commands go the other way through a bounded queue.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -21,6 +22,8 @@ pub enum Event {
     InputAck(Writer, u64),
     /// The command runs.
     Started,
+    /// The idle limit ends the command after so long, unless something happens; none once something has.
+    Idle(Option<Duration>),
 }
 
 /// What a source is told.
@@ -44,6 +47,8 @@ pub enum Command {
     Pace(u64),
     /// In milliseconds, how long the source lives without a hub.
     OrphanLimit(u64),
+    /// Who the session is, for a later hub whose store does not know it. An old source is not told.
+    Card(serde_json::Value),
     /// Records from an offset to another, from what the source has kept. What is gone comes as a dropped record. The
     /// answer may reach past the end that was asked for.
     Read(u64, u64, oneshot::Sender<Vec<Batch>>),
@@ -57,6 +62,8 @@ pub struct Source {
     pub control: Control,
     /// Whether it was told what to start already.
     pub started: bool,
+    /// Who the session is, as an earlier hub told the source; an old source does not know it.
+    pub card: Option<serde_json::Value>,
 }
 
 /// Tells a source things. Clones tell the same source.

@@ -317,6 +317,12 @@ pub trait Store: Send + Sync + 'static {
     /// not looked at. Where `row.id`, or `row.idempotency_key` of the same owner, is there already, nothing is made.
     async fn create_session(&self, row: SessionRow) -> Result<Created, StoreError>;
 
+    /// Puts a session back that lives although the store does not know it, as after an older copy of the database was
+    /// put in place. It keeps its name where that is free, and gets a new one otherwise; names that are given later
+    /// are others. An idempotency key that was used again in between is left out. The row as it stands then; one that
+    /// is there stays as it is.
+    async fn restore_session(&self, row: SessionRow) -> Result<SessionRow, StoreError>;
+
     /// The session with this id.
     async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError>;
 

@@ -12,6 +12,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use foghorn::protocol::ClientMessage;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use support::server::{Hello, Server, alive, signal, until};
 
@@ -21,34 +22,50 @@ fn end(session: &Value) -> (String, u64) {
     (text(&session["exit"]["cause"]), session["exit_status"].as_u64().expect("a status"))
 }
 
-/// Starts a command that nobody holds and gives how it ended.
-async fn run(server: &mut Server, command: &[&str], mut with: Value) -> (String, u64) {
+/// A command, how it is started, the cause and the status of its end, and the sentence for it.
+type Case<'a> = (&'a [&'a str], Value, (&'a str, u64), &'a str);
+
+/// Starts a command that nobody holds and gives its session when it has ended.
+async fn run(server: &mut Server, command: &[&str], mut with: Value) -> Value {
     with["detached"] = true.into();
     let id = server.run(command, with).await["id"].as_str().expect("an id").to_owned();
     let session = server.ended(&id).await;
     until("no process is left", async || server.processes(&id).is_empty().then_some(())).await;
-    end(&session)
+    session
 }
 
 #[tokio::test]
 async fn each_end_has_its_cause_and_its_status() {
     let mut server = Server::start("").await;
     let folder = server.home().to_string_lossy().into_owned();
-    let cases: &[(&[&str], Value, (&str, u64))] = &[
-        (&["true"], json!({}), ("exited", 0)),
-        (&["sh", "-c", "exit 7"], json!({}), ("exited", 7)),
-        (&["sh", "-c", "exit 255"], json!({"tty": true}), ("exited", 255)),
-        (&["sh", "-c", "kill -9 $$"], json!({}), ("signalled", 137)),
-        (&["sh", "-c", "kill -15 $$"], json!({"tty": true}), ("signalled", 143)),
-        (&["no-such-command"], json!({}), ("start_failed", 127)),
-        (&["/etc/passwd"], json!({}), ("start_failed", 126)),
-        (&[&folder], json!({}), ("start_failed", 126)),
-        (&["true"], json!({"dir": "/no/such/directory"}), ("start_failed", 126)),
-        (&["sleep", "600"], json!({"timeout": "300ms"}), ("time_limit", 124)),
-        (&["sleep", "600"], json!({"tty": true, "idle": "300ms"}), ("idle", 129)),
+    let no_folder = format!("could not be started: {folder}: permission denied");
+    let cases: &[Case<'_>] = &[
+        (&["true"], json!({}), ("exited", 0), "exited with status 0"),
+        (&["sh", "-c", "exit 7"], json!({}), ("exited", 7), "exited with status 7"),
+        (&["sh", "-c", "exit 255"], json!({"tty": true}), ("exited", 255), "exited with status 255"),
+        (&["sh", "-c", "kill -9 $$"], json!({}), ("signalled", 137), "killed by signal 9"),
+        (&["sh", "-c", "kill -15 $$"], json!({"tty": true}), ("signalled", 143), "killed by signal 15"),
+        (
+            &["no-such-command"],
+            json!({}),
+            ("start_failed", 127),
+            "could not be started: no-such-command: command not found",
+        ),
+        (&["/etc/passwd"], json!({}), ("start_failed", 126), "could not be started: /etc/passwd: permission denied"),
+        (&[&folder], json!({}), ("start_failed", 126), &no_folder),
+        (
+            &["true"],
+            json!({"dir": "/no/such/directory"}),
+            ("start_failed", 126),
+            "could not be started: /no/such/directory: no such directory",
+        ),
+        (&["sleep", "600"], json!({"timeout": "300ms"}), ("time_limit", 124), "ended: reached its time limit"),
+        (&["sleep", "600"], json!({"tty": true, "idle": "300ms"}), ("idle", 129), "ended: idle for too long"),
     ];
-    for (command, with, (cause, status)) in cases {
-        assert_eq!(run(&mut server, command, with.clone()).await, ((*cause).to_owned(), *status), "{command:?} {with}");
+    for (command, with, (cause, status), text) in cases {
+        let session = run(&mut server, command, with.clone()).await;
+        assert_eq!(end(&session), ((*cause).to_owned(), *status), "{command:?} {with}");
+        assert_eq!(session["exit_text"], *text);
     }
 }
 
@@ -98,7 +115,9 @@ async fn a_client_that_vanished_gets_its_grace_and_then_the_command_ends() {
     let since = Instant::now();
     assert_eq!(watcher.rest().await, 1000);
     assert!(since.elapsed() >= Duration::from_millis(600), "not before its grace");
-    assert_eq!(end(&server.ended(&id).await), ("stopped".into(), 143), "a watcher does not hold a session");
+    let session = server.ended(&id).await;
+    assert_eq!(end(&session), ("stopped".into(), 143), "a watcher does not hold a session");
+    assert_eq!(session["exit_text"], "stopped by the hub: its client was away for 700ms");
 }
 
 #[tokio::test]
@@ -194,19 +213,39 @@ async fn signals_reach_the_foreground_and_only_who_may_sends_them() {
 }
 
 #[tokio::test]
-async fn two_hundred_runs_at_twenty_a_time_each_have_their_own_status() {
-    let mut server = Server::start("").await;
-    for round in 0..10 {
-        let mut ids = Vec::new();
-        for n in 0..20 {
-            let status = (round * 20 + n) % 256;
-            ids.push((server.run_detached(&format!("echo {status}; exit {status}")).await, status));
-        }
-        for (id, status) in ids {
-            assert_eq!(end(&server.ended(&id).await), ("exited".into(), status));
-            assert_eq!(server.output(&id, true).await, format!("{status}\n"));
-        }
+async fn a_thousand_runs_at_twenty_a_time_each_have_their_own_status() {
+    let server = Server::start("").await;
+    let statuses: Vec<u64> = (0..1000).map(|n| if n % 5 < 4 { n % 2 } else { n % 256 }).collect();
+    let run = async |status: u64| {
+        let command = match status {
+            0 => json!(["true"]),
+            1 => json!(["false"]),
+            _ => json!(["sh", "-c", format!("echo {status}; exit {status}")]),
+        };
+        let env = json!({"PATH": "/usr/bin:/bin"});
+        let source = json!({"kind": "run", "app": "test", "command": command, "detached": true, "caller_env": env});
+        let (code, started) = server.ask("POST", "/v1/sessions", Some(json!({ "source": source }))).await;
+        assert_eq!(code, 201, "{started}");
+        let id = started["id"].as_str().expect("an id").to_owned();
+        assert_eq!(end(&server.ended(&id).await), ("exited".into(), status));
+        let printed = if status > 1 { format!("{status}\n") } else { String::new() };
+        assert_eq!(server.output(&id, true).await, printed);
+        id
+    };
+    let mut ids = futures_util::stream::iter(statuses).map(run).buffer_unordered(20);
+    let mut last = Vec::new();
+    while let Some(id) = ids.next().await {
+        last.push(id);
     }
+    assert_eq!(last.len(), 1000);
+    until("all agents are gone", async || {
+        let agents = std::fs::read_dir(server.home().join("agents")).expect("a directory");
+        (agents.count() == 0).then_some(())
+    })
+    .await;
+    let home = format!("{}/agents", server.home().display());
+    let left = std::process::Command::new("pgrep").args(["-f", &home]).output().expect("pgrep");
+    assert!(left.stdout.is_empty(), "{}", String::from_utf8_lossy(&left.stdout));
 }
 
 #[tokio::test]
@@ -244,4 +283,36 @@ async fn a_hub_that_stops_right_after_a_sessions_end_stores_it_first() {
         server.again().await;
         assert_eq!(server.output(&id, true).await, "x\n");
     }
+}
+
+#[tokio::test]
+async fn where_no_process_can_be_started_the_start_fails_with_a_sentence_and_the_hub_lives_on() {
+    // Limits of processes hold for users other than root, so the hub is one that nobody else is.
+    let Some(mut server) = Server::start_as(54_321, 26).await else { return };
+    let mut running = Vec::new();
+    let failed = loop {
+        let id = server.run(&["sleep", "600"], json!({"detached": true, "dir": "/"})).await["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        let (_, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+        match session["state"] == "ended" {
+            true => break session,
+            false => running.push(id),
+        }
+        assert!(running.len() < 26, "more than may be");
+    };
+    println!("{} ran, then: {failed}", running.len());
+    assert!(!running.is_empty(), "{failed}");
+    assert_eq!(end(&failed), ("start_failed".into(), 125));
+    let text = failed["exit_text"].as_str().expect("a text");
+    assert!(text.starts_with("could not be started: ") && text.contains("can have no more processes"), "{text}");
+    for id in &running {
+        let (_, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+        assert_eq!(session["state"], "running", "the others go on");
+        server.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+        server.stored(id).await;
+    }
+    let again = run(&mut server, &["true"], json!({"dir": "/"})).await;
+    assert_eq!(end(&again), ("exited".into(), 0), "there is room again");
 }

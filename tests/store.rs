@@ -62,7 +62,9 @@ on_both! {
         running_is_noted_until_the_end,
         the_first_end_stands,
         a_place_is_noted,
-        deleting_takes_chunks_and_tickets_but_not_the_audit_trail;
+        deleting_takes_chunks_and_tickets_but_not_the_audit_trail,
+        a_session_that_an_older_copy_does_not_know_is_put_back_under_its_name,
+        a_name_and_a_key_that_were_taken_in_between_stay_with_their_new_owners;
     chunks:
         chunks_come_back_as_they_were_appended,
         a_chunk_of_a_mebibyte_of_any_bytes_is_kept,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcgetpgrp, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
@@ -41,6 +41,16 @@ pub struct CannotStart {
     reason: String,
 }
 
+/// What is said where no process can be started.
+pub const NO_PROCESSES: &str = "this machine, or the hub's user on it, can have no more processes; end some, or raise \
+                                the limit (ulimit -u)";
+
+/// Whether a process could not be started for want of room for it.
+#[must_use]
+pub fn is_out_of_processes(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::OutOfMemory)
+}
+
 impl fmt::Display for CannotStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
@@ -52,6 +62,7 @@ impl CannotStart {
         match error.kind() {
             ErrorKind::NotFound => Self { status: 127, reason: format!("{program}: command not found") },
             ErrorKind::PermissionDenied => Self { status: 126, reason: format!("{program}: permission denied") },
+            _ if is_out_of_processes(error) => Self { status: 125, reason: format!("{program}: {NO_PROCESSES}") },
             // ENOEXEC: neither a program nor a script with an interpreter line.
             _ if error.raw_os_error() == Some(8) => Self { status: 126, reason: format!("{program}: cannot execute") },
             _ => Self { status: 125, reason: format!("{program}: {error}") },
@@ -72,6 +83,10 @@ impl Command {
         let (program, args) = start.command.split_first().ok_or(CannotStart::system("command", "empty"))?;
         if !Path::new(&start.dir).is_dir() {
             return Err(CannotStart { status: 126, reason: format!("{}: no such directory", start.dir) });
+        }
+        if access(&*start.dir, Access::EXEC_OK).is_err() {
+            let reason = format!("{}: permission denied to start there", start.dir);
+            return Err(CannotStart { status: 126, reason });
         }
         let mut command = std::process::Command::new(program);
         command.args(args).current_dir(&start.dir).env_clear().envs(&start.env).env(MARK, session);

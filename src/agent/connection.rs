@@ -17,8 +17,8 @@ use tokio::select;
 use tokio::time::{Instant, timeout};
 
 use super::protocol::{
-    AgentHello, HubHello, MAX_VERSION, MIN_VERSION, ProtocolError, READ, RECORDS, Reader, SILENCE, ToAgent, ToHub,
-    header,
+    AgentHello, CARDS, HubHello, MAX_VERSION, MIN_VERSION, NOT_IDLE, ProtocolError, READ, RECORDS, Reader, SILENCE,
+    ToAgent, ToHub, header,
 };
 use super::serve::Agent;
 use super::spool::Cursor;
@@ -41,8 +41,9 @@ pub(super) struct Greeted {
 }
 
 /// What one connection still has to send, besides the live records.
-#[derive(Default)]
 struct Outbox {
+    /// What both speak.
+    version: u16,
     replies: RefCell<VecDeque<Bytes>>,
     reads: RefCell<VecDeque<(u64, Cursor, u64)>>,
 }
@@ -92,26 +93,29 @@ pub(super) async fn serve(agent: &Agent, greeted: Greeted) {
     let Greeted { hello, mut reader, mut writer } = greeted;
     agent.contact.set(Instant::now());
     agent.input.borrow_mut().take_acks();
-    let outbox = Outbox::default();
-    let cursor = agent.spool.borrow().seek(hello.from);
-    outbox.replies.borrow_mut().push_back(answer(agent, &hello));
+    let version = hello.max.min(MAX_VERSION);
+    let outbox = Outbox { version, replies: RefCell::default(), reads: RefCell::default() };
+    let cursor = outbox.seek(agent, hello.from);
+    outbox.replies.borrow_mut().push_back(answer(agent, version));
     select! {
         _ = obey(agent, &mut reader, &outbox) => {}
         _ = send(agent, &mut writer, &outbox, cursor) => {}
     }
 }
 
-fn answer(agent: &Agent, hello: &HubHello) -> Bytes {
+impl Outbox {
+    fn seek(&self, agent: &Agent, offset: u64) -> Cursor {
+        let cursor = agent.spool.borrow().seek(offset);
+        if self.version < CARDS { cursor.for_version_1() } else { cursor }
+    }
+}
+
+fn answer(agent: &Agent, version: u16) -> Bytes {
     let spool = agent.spool.borrow();
     let nonce = agent.start.borrow().as_ref().map(|start| start.nonce.clone());
-    ToHub::Hello(AgentHello {
-        version: hello.max.min(MAX_VERSION),
-        session: agent.session.clone(),
-        nonce,
-        oldest: spool.oldest(),
-        head: spool.head(),
-    })
-    .encode()
+    let card = agent.card.borrow().clone().filter(|_| version >= CARDS);
+    let (session, oldest, head) = (agent.session.clone(), spool.oldest(), spool.head());
+    ToHub::Hello(AgentHello { version, session, nonce, oldest, head, card }).encode()
 }
 
 async fn obey(agent: &Agent, reader: &mut Reader<OwnedReadHalf>, outbox: &Outbox) -> Result<(), ProtocolError> {
@@ -141,7 +145,7 @@ fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::in
         }
         ToAgent::Input(writer, offset, data) => {
             agent.input.borrow_mut().accept(writer, offset, data)?;
-            agent.activity.set(Instant::now());
+            agent.note_activity();
             agent.typed.send_replace(());
         }
         ToAgent::InputEnd(writer, offset) => {
@@ -174,12 +178,15 @@ fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::in
             }
         }
         ToAgent::Read(id, from, to) => {
-            let cursor = agent.spool.borrow().seek(from);
+            let cursor = outbox.seek(agent, from);
             outbox.reads.borrow_mut().push_back((id, cursor, to));
         }
         ToAgent::Ping => outbox.replies.borrow_mut().push_back(ToHub::Pong.encode()),
         ToAgent::OrphanLimit(limit) => {
             agent.orphan_limit.set(limit);
+        }
+        ToAgent::Card(card) => {
+            agent.card.replace(Some(card));
         }
         ToAgent::Pace(offset) => {
             // Once the command is gone nothing is held back any more.
@@ -194,6 +201,7 @@ fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::in
 async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut cursor: Cursor) -> io::Result<()> {
     let mut moved = agent.moved.subscribe();
     let mut started = false;
+    let mut warned = None;
     loop {
         moved.borrow_and_update();
         let mut parts = std::mem::take(&mut *outbox.replies.borrow_mut());
@@ -203,6 +211,12 @@ async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut c
         }
         let acks = agent.input.borrow_mut().take_acks();
         parts.extend(acks.into_iter().map(|(writer, offset)| ToHub::InputAck(writer, offset).encode()));
+        let idle_at = agent.idle_at.get();
+        if outbox.version >= CARDS && idle_at != warned {
+            let left = idle_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
+            parts.push_back(ToHub::Idle(left.unwrap_or(NOT_IDLE)).encode());
+            warned = idle_at;
+        }
         read_back(agent, outbox, &mut parts);
         let records = agent.spool.borrow().read(&mut cursor, PIECE);
         if !records.is_empty() {

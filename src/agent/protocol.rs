@@ -1,4 +1,4 @@
-//! The protocol between a hub and an agent, version 1, over one stream socket.
+//! The protocol between a hub and an agent, versions 1 and 2, over one stream socket.
 //!
 //! Every message is a header of [`HEADER_LEN`] bytes (type `u8`, three zero bytes, length of the rest `u32`), then that
 //! rest. Integers are in network order; structures are JSON, so that a later version can add fields. Records travel as
@@ -10,6 +10,11 @@
 //! right at that offset are sent again; the hub knows how many of them it has.
 //!
 //! Each side sends something at least every [`HEARTBEAT`] and gives the other up after [`SILENCE`].
+//!
+//! Version 2 adds the session's card ([`ToAgent::Card`], [`AgentHello::card`]), [`ToHub::Idle`], and [`Reason::Acknowledged`] for what was
+//! dropped because a hub had it. None of it is sent to a peer that speaks version 1.
+//!
+//! [`Reason::Acknowledged`]: crate::record::Reason::Acknowledged
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +31,10 @@ use crate::record::Size;
 pub const MIN_VERSION: u16 = 1;
 
 /// The newest version that this code speaks.
-pub const MAX_VERSION: u16 = 1;
+pub const MAX_VERSION: u16 = 2;
+
+/// The first version with cards and warnings.
+pub const CARDS: u16 = 2;
 
 /// Bytes of a message's header.
 pub const HEADER_LEN: usize = 8;
@@ -75,6 +83,9 @@ pub struct AgentHello {
     pub oldest: u64,
     /// Offset at which its output ends.
     pub head: u64,
+    /// From version 2: the session's card, as a hub gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<serde_json::Value>,
 }
 
 /// What to run, and for how long at most. All durations are in milliseconds.
@@ -138,6 +149,9 @@ pub enum ToAgent {
     Pace(u64),
     /// Type 12: milliseconds `u64`: the orphan limit from now on.
     OrphanLimit(u64),
+    /// Type 13, from version 2: the session's card from now on: who it is, as JSON, for a hub whose database does not
+    /// know it. Kept in memory, and not looked at.
+    Card(serde_json::Value),
 }
 
 /// A message from an agent.
@@ -159,7 +173,13 @@ pub enum ToHub {
     Pong,
     /// Type 72: why the agent closes the connection, as UTF-8.
     Refused(String),
+    /// Type 73, from version 2: the idle limit ends the command in so many milliseconds, `u64`, unless something is
+    /// typed or printed; [`NOT_IDLE`] once something was.
+    Idle(u64),
 }
+
+/// In [`ToHub::Idle`]: the command is not about to be ended any more.
+pub const NOT_IDLE: u64 = u64::MAX;
 
 /// Bytes that are not a message.
 #[derive(Debug)]
@@ -240,6 +260,7 @@ impl ToAgent {
             Self::Ping => message(10, &[]),
             Self::Pace(offset) => parts(11, &[&offset.to_be_bytes()], &[]),
             Self::OrphanLimit(limit) => parts(12, &[&limit.to_be_bytes()], &[]),
+            Self::Card(card) => json(13, card),
         }
     }
 
@@ -286,6 +307,7 @@ impl ToAgent {
                 fits(8)?;
                 Self::OrphanLimit(rest.get_u64())
             }
+            13 => Self::Card(parse(kind, &rest)?),
             _ => return Ok(None),
         }))
     }
@@ -304,6 +326,7 @@ impl ToHub {
             Self::Started(pid) => message(70, &pid.to_be_bytes()),
             Self::Pong => message(71, &[]),
             Self::Refused(reason) => message(72, reason.as_bytes()),
+            Self::Idle(left) => parts(73, &[&left.to_be_bytes()], &[]),
         }
     }
 
@@ -334,6 +357,10 @@ impl ToHub {
             }
             71 => Self::Pong,
             72 => Self::Refused(String::from_utf8_lossy(&rest).into_owned()),
+            73 => {
+                fits(8)?;
+                Self::Idle(rest.get_u64())
+            }
             _ => return Ok(None),
         }))
     }
@@ -399,123 +426,4 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    fn start() -> Start {
-        Start {
-            nonce: "n".into(),
-            command: vec!["true".into()],
-            env: BTreeMap::from([("A".into(), "b".into())]),
-            dir: "/".into(),
-            terminal: Some(Size::DEFAULT),
-            stdin: true,
-            pace: Some(5),
-            spool_bytes: 6,
-            time_limit: Some(7),
-            idle_limit: None,
-            orphan_limit: 8,
-            hup_wait: 9,
-            term_wait: 10,
-            copy_output: false,
-        }
-    }
-
-    fn all_to_agent() -> Vec<(ToAgent, String)> {
-        let w = "000000000000000000000000000000ff";
-        let hello = HubHello { min: 1, max: 1, epoch: 2, from: 3 };
-        let text = |kind: &str, json: &str| format!("{kind}000000{:08x}{}", json.len(), hex(json.as_bytes()));
-        vec![
-            (ToAgent::Hello(hello), text("01", r#"{"min":1,"max":1,"epoch":2,"from":3}"#)),
-            (
-                ToAgent::Start(Box::new(start())),
-                text(
-                    "02",
-                    r#"{"nonce":"n","command":["true"],"env":{"A":"b"},"dir":"/","terminal":{"cols":80,"rows":24},"stdin":true,"pace":5,"spool_bytes":6,"time_limit":7,"idle_limit":null,"orphan_limit":8,"hup_wait":9,"term_wait":10,"copy_output":false}"#,
-                ),
-            ),
-            (ToAgent::Input(255, 1, Bytes::from_static(b"k")), format!("0300000000000019{w}00000000000000016b")),
-            (ToAgent::InputEnd(255, 2), format!("0400000000000018{w}0000000000000002")),
-            (ToAgent::Resize(Size::DEFAULT), "050000000000000400500018".into()),
-            (ToAgent::Signal(15), "06000000000000010f".into()),
-            (ToAgent::Stop("me".into()), "07000000000000026d65".into()),
-            (ToAgent::Ack(3, true), "0800000000000009000000000000000301".into()),
-            (ToAgent::Read(1, 2, 3), format!("0900000000000018{:016x}{:016x}{:016x}", 1, 2, 3)),
-            (ToAgent::Ping, "0a00000000000000".into()),
-            (ToAgent::Pace(4), format!("0b00000000000008{:016x}", 4)),
-            (ToAgent::OrphanLimit(5), format!("0c00000000000008{:016x}", 5)),
-        ]
-    }
-
-    fn all_to_hub() -> Vec<(ToHub, String)> {
-        let w = "000000000000000000000000000000ff";
-        let hello = AgentHello { version: 1, session: "s".into(), nonce: None, oldest: 2, head: 3 };
-        let json = r#"{"version":1,"session":"s","nonce":null,"oldest":2,"head":3}"#;
-        let records = Bytes::from_static(b"r");
-        vec![
-            (ToHub::Hello(hello), format!("41000000{:08x}{}", json.len(), hex(json.as_bytes()))),
-            (ToHub::Records(records.clone()), "420000000000000172".into()),
-            (ToHub::Read(1, records), "4300000000000009000000000000000172".into()),
-            (ToHub::ReadEnd(1), "44000000000000080000000000000001".into()),
-            (ToHub::InputAck(255, 1), format!("4500000000000018{w}0000000000000001")),
-            (ToHub::Started(2), "460000000000000400000002".into()),
-            (ToHub::Pong, "4700000000000000".into()),
-            (ToHub::Refused("no".into()), "48000000000000026e6f".into()),
-        ]
-    }
-
-    /// The bytes of version 1, written down: a hub must speak them for as long as an agent that does may live.
-    #[test]
-    fn golden_bytes_of_version_1() {
-        for (message, bytes) in all_to_agent() {
-            assert_eq!(hex(&message.encode()), bytes, "{message:?}");
-        }
-        for (message, bytes) in all_to_hub() {
-            assert_eq!(hex(&message.encode()), bytes, "{message:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn messages_survive_a_socket_that_splits_them_anywhere() {
-        let messages: Vec<_> = all_to_agent().into_iter().map(|(message, _)| message).collect();
-        let bytes: Vec<u8> = messages.iter().flat_map(|message| message.encode()).collect();
-        for step in [1, 7, 64] {
-            // A pipe that takes at most `step` bytes at a time.
-            let (mut ours, theirs) = tokio::io::duplex(step);
-            let mut reader = Reader::new(theirs);
-            let write = async {
-                tokio::io::AsyncWriteExt::write_all(&mut ours, &bytes).await.expect("writes");
-                drop(ours);
-            };
-            let read = async {
-                for message in &messages {
-                    let (kind, rest) = reader.next().await.expect("reads").expect("a message");
-                    assert_eq!(ToAgent::decode(kind, rest).expect("decodes").as_ref(), Some(message));
-                }
-                assert!(reader.next().await.expect("ends").is_none());
-            };
-            tokio::join!(write, read);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_message_cut_short_or_too_long_is_an_error() {
-        let mut reader = Reader::new(&[1u8, 0, 0][..]);
-        assert!(matches!(reader.next().await, Err(ProtocolError::Io(_))));
-        let mut reader = Reader::new(&[1u8, 0, 0, 0, 0xff, 0, 0, 0][..]);
-        assert!(matches!(reader.next().await, Err(ProtocolError::TooLong(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn any_rest_is_read_without_a_panic(kind: u8, rest in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = ToAgent::decode(kind, Bytes::from(rest.clone()));
-            let _ = ToHub::decode(kind, Bytes::from(rest));
-        }
-    }
-}
+mod tests;

@@ -32,6 +32,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long output is read after the last process is gone, where something else holds a pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long before the idle limit ends the command a warning is given, at most; less where the limit is short.
+const IDLE_WARNING: Duration = Duration::from_secs(60);
+
 /// How long an exit is kept for a hub that does not come.
 const EXIT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -74,6 +77,10 @@ pub(super) struct Agent {
     pub(super) contact: Cell<Instant>,
     /// When something was last typed or printed.
     pub(super) activity: Cell<Instant>,
+    /// When the idle limit ends the command, once that is near.
+    pub(super) idle_at: Cell<Option<Instant>>,
+    /// Who the session is, as a hub said.
+    pub(super) card: RefCell<Option<serde_json::Value>>,
     /// How long it goes on without a hub, in milliseconds.
     pub(super) orphan_limit: Cell<u64>,
     copy: RefCell<Option<std::sync::mpsc::SyncSender<Bytes>>>,
@@ -135,6 +142,8 @@ impl Agent {
             connected: watch::Sender::new(false),
             contact: Cell::new(Instant::now()),
             activity: Cell::new(Instant::now()),
+            idle_at: Cell::new(None),
+            card: RefCell::default(),
             orphan_limit: Cell::new(u64::MAX),
             copy: RefCell::default(),
             dir: options.dir.clone(),
@@ -146,6 +155,14 @@ impl Agent {
     pub(super) fn time(&self) -> u64 {
         let born = self.born.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         (born + self.born.1.elapsed()).as_micros() as u64
+    }
+
+    /// Something was typed or printed.
+    pub(super) fn note_activity(&self) {
+        self.activity.set(Instant::now());
+        if self.idle_at.take().is_some() {
+            self.moved.send_replace(());
+        }
     }
 
     /// Appends a record that is not output.
@@ -268,21 +285,36 @@ impl Agent {
                 limit.and_then(|limit| from.checked_add(Duration::from_millis(limit))).unwrap_or(far)
             };
             let idle = start.idle_limit.filter(|_| start.terminal.is_some());
+            let idle_at = at(self.activity.get(), idle);
             let limits = [
                 (at(born, start.time_limit), Cause::TimeLimit),
-                (at(self.activity.get(), idle), Cause::Idle),
+                (idle_at, Cause::Idle),
                 (at(self.contact.get(), orphan), orphaned(self.orphan_limit.get())),
             ];
             let Some((next, cause)) = limits.into_iter().min_by_key(|(at, _)| *at) else { continue };
             if next <= Instant::now() {
                 return cause;
             }
+            let warn_at = self.warn_of(idle_at, idle);
             select! {
-                () = sleep_until(next) => {}
+                () = sleep_until(next.min(warn_at.unwrap_or(next))) => {}
                 _ = ending.changed() => {}
                 _ = connected.changed() => {}
             }
         }
+    }
+
+    /// Warns when the idle limit is near; otherwise says when to look again, where there is one.
+    fn warn_of(&self, idle_at: Instant, limit: Option<u64>) -> Option<Instant> {
+        let limit = Duration::from_millis(limit?);
+        let warn_at = idle_at.checked_sub(IDLE_WARNING.min(limit / 2))?;
+        if warn_at > Instant::now() {
+            return Some(warn_at);
+        }
+        if self.idle_at.replace(Some(idle_at)) != Some(idle_at) {
+            self.moved.send_replace(());
+        }
+        None
     }
 
     /// Reads all outputs to their end, or until a while after the last process is gone.
@@ -326,7 +358,7 @@ impl Agent {
     }
 
     fn printed(&self) {
-        self.activity.set(Instant::now());
+        self.note_activity();
         if let Some(copy) = &*self.copy.borrow() {
             // Whoever reads the copy too slowly misses some of it: it never blocks anything.
             let _ = self.spool.borrow().newest().map(|data| copy.try_send(data));

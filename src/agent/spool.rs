@@ -38,6 +38,16 @@ pub struct Cursor {
     index: u64,
     /// The offset up to which the reader has all.
     pub offset: u64,
+    /// The reader does not know [`Reason::Acknowledged`].
+    old: bool,
+}
+
+impl Cursor {
+    /// The same, for a hub that speaks version 1 of the protocol.
+    #[must_use]
+    pub fn for_version_1(self) -> Self {
+        Self { old: true, ..self }
+    }
 }
 
 /// A run of records in the file.
@@ -66,6 +76,8 @@ pub struct Spool {
     max_places: u64,
     head: u64,
     last_time: u64,
+    /// Up to here a hub has had all.
+    acknowledged: u64,
 }
 
 impl Spool {
@@ -84,6 +96,7 @@ impl Spool {
             max_places: limit.saturating_sub(MEMORY_LIMIT as u64) / SLOT as u64,
             head: 0,
             last_time: 0,
+            acknowledged: 0,
         }
     }
 
@@ -174,19 +187,25 @@ impl Spool {
             records += 1;
             self.pop_memory();
         }
-        let place = self.free.pop().or_else(|| self.new_place()).or_else(|| self.drop_oldest_slot());
-        let slot = place.map(|place| Slot { place, len: bytes.len(), index, records, from, to });
-        match (slot, &self.file) {
-            (Some(slot), Some(file)) if file.write_all_at(&bytes, slot.place * SLOT as u64).is_ok() => {
-                self.slots.push_back(slot);
+        match self.write(&bytes) {
+            Some(place) => self.slots.push_back(Slot { place, len: bytes.len(), index, records, from, to }),
+            // What is held must be contiguous, and this was the oldest of it.
+            None => debug_assert!(self.slots.is_empty(), "a slot was left out"),
+        }
+    }
+
+    /// Writes the bytes of a slot into a free place, else a new one, else, above the limit or on a full disk, where the
+    /// oldest slots lie, which have their room. `None` where no place takes them; no slot is left then.
+    fn write(&mut self, bytes: &[u8]) -> Option<u64> {
+        let mut place = self.free.pop().or_else(|| self.new_place());
+        loop {
+            let at = place.take().or_else(|| self.drop_oldest_slot())?;
+            let written = self.file.as_ref().is_some_and(|file| file.write_all_at(bytes, at * SLOT as u64).is_ok());
+            if written {
+                return Some(at);
             }
-            // No room on the disk: all up to here is gone, since what is held must be contiguous.
-            _ => {
-                while let Some(slot) = self.slots.pop_front() {
-                    self.free.push(slot.place);
-                }
-                self.free.extend(place);
-            }
+            // The last one that is tried again: others may lie where the disk has room.
+            self.free.insert(0, at);
         }
     }
 
@@ -210,6 +229,7 @@ impl Spool {
 
     /// Forgets records that end at or before `offset`; those without length that stand right at it stay.
     pub fn acknowledge(&mut self, offset: u64) {
+        self.acknowledged = self.acknowledged.max(offset.min(self.head));
         while let Some(slot) = self.slots.front().filter(|slot| slot.to < offset) {
             self.free.push(slot.place);
             self.slots.pop_front();
@@ -230,10 +250,10 @@ impl Spool {
         let before = |batch: &Batch| batch.to < offset || (batch.to == offset && batch.from < offset);
         // A slot is read whole, and what the reader has of it is cut off then.
         if let Some(slot) = self.slots.iter().find(|slot| slot.to >= offset) {
-            return Cursor { index: slot.index, offset };
+            return Cursor { index: slot.index, offset, old: false };
         }
         let skip = self.memory.partition_point(before);
-        Cursor { index: self.memory_index + skip as u64, offset }
+        Cursor { index: self.memory_index + skip as u64, offset, old: false }
     }
 
     /// Takes what follows the cursor, at most `max` bytes but at least one record, and moves the cursor behind it.
@@ -253,8 +273,14 @@ impl Spool {
         }
     }
 
+    /// A gap up to `to`, or up to where the reason for it changes.
     fn gap(&self, cursor: &mut Cursor, to: u64) -> Bytes {
-        let payload = Payload::Dropped { to, reason: Reason::SpoolFull };
+        let acknowledged = to.min(self.acknowledged);
+        let (to, reason) = match cursor.offset < acknowledged && !cursor.old {
+            true => (acknowledged, Reason::Acknowledged),
+            false => (to, Reason::SpoolFull),
+        };
+        let payload = Payload::Dropped { to, reason };
         let record = Record { offset: cursor.offset, time: self.last_time, payload };
         cursor.offset = to;
         record.to_bytes()
@@ -287,7 +313,7 @@ impl Spool {
             let rest = batch.clone().after(cursor.offset);
             len += rest.bytes.len();
             bytes.push(rest.bytes);
-            *cursor = Cursor { index: cursor.index + 1, offset: batch.to };
+            (cursor.index, cursor.offset) = (cursor.index + 1, batch.to);
         }
         bytes
     }
@@ -300,137 +326,4 @@ fn unnamed_file(dir: &Path) -> io::Result<File> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::{Cause, Size};
-
-    fn spool(limit: u64) -> Spool {
-        Spool::new(&std::env::temp_dir(), limit)
-    }
-
-    /// Output that tells where it stands.
-    fn fill(spool: &mut Spool, bytes: usize) {
-        let mut left = bytes;
-        while left > 0 {
-            let head = spool.head();
-            let len = left.min(5000);
-            spool
-                .append(Stream::Stdout, head, |buffer| {
-                    (0..len).for_each(|at| buffer[at] = byte_at(head + at as u64));
-                    Ok(len)
-                })
-                .expect("appends");
-            left -= len;
-        }
-    }
-
-    fn byte_at(offset: u64) -> u8 {
-        (offset % 251) as u8
-    }
-
-    /// Reads all from `offset`; checks each byte; returns the ranges that were dropped.
-    fn check(spool: &Spool, offset: u64) -> Vec<(u64, u64)> {
-        let mut cursor = spool.seek(offset);
-        let (mut at, mut gaps) = (offset, Vec::new());
-        loop {
-            let parts = spool.read(&mut cursor, 100_000);
-            if parts.is_empty() {
-                break;
-            }
-            for mut part in parts {
-                while let Some(record) = Record::decode(&mut part).expect("whole records") {
-                    assert_eq!(record.offset, at);
-                    at = record.end();
-                    match record.payload {
-                        Payload::Output(_, data) => {
-                            assert!(
-                                data.iter().enumerate().all(|(i, byte)| *byte == byte_at(record.offset + i as u64))
-                            );
-                        }
-                        Payload::Dropped { to, .. } => gaps.push((record.offset, to)),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        assert_eq!(at, spool.head());
-        gaps
-    }
-
-    #[test]
-    fn what_does_not_fit_in_memory_is_read_back_from_the_file() {
-        let mut spool = spool(64 << 20);
-        fill(&mut spool, 30 << 20);
-        assert!(spool.memory_bytes <= MEMORY_LIMIT);
-        for offset in [0, 1, 4_999, 5_000, 1 << 20, (20 << 20) + 3, (30 << 20) - 1, 30 << 20] {
-            assert_eq!(check(&spool, offset), []);
-        }
-    }
-
-    #[test]
-    fn above_the_limit_the_oldest_go_and_the_range_is_told() {
-        let mut spool = spool(8 << 20);
-        fill(&mut spool, 30 << 20);
-        let oldest = spool.oldest();
-        assert!(oldest > 20 << 20 && oldest < 24 << 20, "{oldest}");
-        assert_eq!(check(&spool, 17), [(17, oldest)]);
-        assert_eq!(check(&spool, oldest), []);
-    }
-
-    #[test]
-    fn acknowledged_records_go_first_and_leave_room() {
-        let mut spool = spool(8 << 20);
-        for _ in 0..10 {
-            fill(&mut spool, 3 << 20);
-            let head = spool.head();
-            assert_eq!(check(&spool, head - (3 << 20)), []);
-            spool.acknowledge(head - 100);
-            assert_eq!(check(&spool, head - 100), []);
-        }
-        assert!(spool.places <= 4);
-    }
-
-    #[test]
-    fn a_full_disk_drops_the_oldest_and_keeps_what_is_in_memory() {
-        let mut spool = spool(64 << 20);
-        spool.file = Some(File::open("/dev/null").expect("opens"));
-        fill(&mut spool, 10 << 20);
-        let oldest = spool.oldest();
-        assert!(spool.head() - oldest > (MEMORY_LIMIT / 2) as u64);
-        assert_eq!(check(&spool, 0), [(0, oldest)]);
-    }
-
-    #[test]
-    fn a_live_cursor_passes_each_record_without_length_once() {
-        let mut spool = spool(1 << 20);
-        let mut cursor = spool.seek(0);
-        let mut seen = Vec::new();
-        let sizes = [80, 100, 80].map(|cols| Size { cols, rows: 24 });
-        for size in sizes {
-            spool.mark(1, Payload::Resize(size));
-            for mut part in spool.read(&mut cursor, 1000) {
-                seen.extend(Record::decode(&mut part).expect("whole").map(|record| record.payload));
-            }
-        }
-        assert_eq!(seen, sizes.map(Payload::Resize));
-    }
-
-    #[test]
-    fn marks_at_the_acknowledged_offset_stay_and_are_sent_again() {
-        let mut spool = spool(1 << 20);
-        fill(&mut spool, 10);
-        spool.mark(1, Payload::Resize(Size::DEFAULT));
-        spool.mark(1, Payload::Exit(Cause::Idle.into()));
-        spool.acknowledge(10);
-        let bytes: BytesMut = spool.read(&mut spool.seek(10), 1000).concat().as_slice().into();
-        assert_eq!(Batch::parse(bytes.freeze()).expect("whole").records().count(), 2);
-    }
-
-    #[test]
-    fn time_never_goes_back() {
-        let mut spool = spool(1 << 20);
-        spool.mark(9, Payload::Resize(Size::DEFAULT));
-        spool.mark(3, Payload::Resize(Size::DEFAULT));
-        assert_eq!(spool.memory[1].first_time, 9);
-    }
-}
+mod tests;

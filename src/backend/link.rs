@@ -14,7 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::BackendError;
 use crate::agent::protocol::{
-    AgentHello, HEARTBEAT, HubHello, MAX_VERSION, MIN_VERSION, ProtocolError, Reader, SILENCE, ToAgent, ToHub,
+    AgentHello, CARDS, HEARTBEAT, HubHello, MAX_VERSION, MIN_VERSION, NOT_IDLE, ProtocolError, Reader, SILENCE,
+    ToAgent, ToHub,
 };
 use crate::record::Batch;
 use crate::source::{Command, Control, Event, Source};
@@ -57,14 +58,14 @@ where
     let reads = Reads::default();
     let closed = CancellationToken::new();
     tasks.spawn("agent-commands", {
-        let (reads, closed) = (reads.clone(), closed.clone());
+        let (reads, closed, version) = (reads.clone(), closed.clone(), agent.version);
         async move {
-            let _ended = closed.run_until_cancelled(obey(write, commands, reads)).await;
+            let _ended = closed.run_until_cancelled(obey(write, commands, reads, version)).await;
         }
     });
     let events = Events { reader, reads, _closed: closed.drop_guard() };
     let events = stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) });
-    Ok(Source { events: Box::pin(events), control, started: agent.nonce.is_some() })
+    Ok(Source { events: Box::pin(events), control, started: agent.nonce.is_some(), card: agent.card })
 }
 
 fn greeted(answer: Option<(u8, Bytes)>, session: &str) -> Result<AgentHello, BackendError> {
@@ -113,6 +114,7 @@ impl<R: AsyncRead + Unpin> Events<R> {
             Some(ToHub::Records(records)) => Some(Event::Records(batch(records)?)),
             Some(ToHub::InputAck(writer, offset)) => Some(Event::InputAck(writer, offset)),
             Some(ToHub::Started(_)) => Some(Event::Started),
+            Some(ToHub::Idle(left)) => Some(Event::Idle((left != NOT_IDLE).then(|| Duration::from_millis(left)))),
             Some(ToHub::Read(id, records)) => {
                 let batch = batch(records)?;
                 if let Some((batches, _)) = lock(&self.reads).get_mut(&id) {
@@ -141,7 +143,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Writes commands, several with one call, and a ping where there was none for a while.
-async fn obey(mut write: impl AsyncWrite + Unpin, mut commands: mpsc::Receiver<Command>, reads: Reads) {
+async fn obey(mut write: impl AsyncWrite + Unpin, mut commands: mpsc::Receiver<Command>, reads: Reads, version: u16) {
     let mut next_read = 0;
     let mut out = BytesMut::new();
     loop {
@@ -154,12 +156,12 @@ async fn obey(mut write: impl AsyncWrite + Unpin, mut commands: mpsc::Receiver<C
         };
         match command {
             None => out.extend_from_slice(&ToAgent::Ping.encode()),
-            Some(command) => out.extend_from_slice(&message(command, &mut next_read, &reads)),
+            Some(command) => put(&mut out, message(command, &mut next_read, &reads), version),
         }
         while out.len() < GATHER
             && let Ok(command) = commands.try_recv()
         {
-            out.extend_from_slice(&message(command, &mut next_read, &reads));
+            put(&mut out, message(command, &mut next_read, &reads), version);
         }
         if write.write_all(&out).await.is_err() {
             return;
@@ -168,7 +170,14 @@ async fn obey(mut write: impl AsyncWrite + Unpin, mut commands: mpsc::Receiver<C
     }
 }
 
-fn message(command: Command, next_read: &mut u64, reads: &Reads) -> Bytes {
+/// Appends a message, as far as the agent's version has it.
+fn put(out: &mut BytesMut, message: ToAgent, version: u16) {
+    if version >= CARDS || !matches!(message, ToAgent::Card(_)) {
+        out.extend_from_slice(&message.encode());
+    }
+}
+
+fn message(command: Command, next_read: &mut u64, reads: &Reads) -> ToAgent {
     match command {
         Command::Start(start) => ToAgent::Start(start),
         Command::Input(writer, offset, data) => ToAgent::Input(writer, offset, data),
@@ -179,11 +188,11 @@ fn message(command: Command, next_read: &mut u64, reads: &Reads) -> Bytes {
         Command::Ack(offset, exit) => ToAgent::Ack(offset, exit),
         Command::Pace(offset) => ToAgent::Pace(offset),
         Command::OrphanLimit(limit) => ToAgent::OrphanLimit(limit),
+        Command::Card(card) => ToAgent::Card(card),
         Command::Read(from, to, reader) => {
             *next_read += 1;
             lock(reads).insert(*next_read, (Vec::new(), reader));
             ToAgent::Read(*next_read, from, to)
         }
     }
-    .encode()
 }

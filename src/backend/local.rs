@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{Backend, BackendError, link};
+use crate::agent::command::{NO_PROCESSES, is_out_of_processes};
 use crate::agent::descendants::{EXEMPT, Family};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
 use crate::agent::serve::SOCKET;
@@ -113,11 +114,17 @@ impl Backend for Local {
     }
 
     async fn create(&self, session: Uuid) -> Result<(), BackendError> {
-        self.spawn(session).await.map_err(|error| BackendError::Create(error.to_string()))
+        self.spawn(session).await.map_err(|error| {
+            // What was made for it so far.
+            let _ = std::fs::remove_dir_all(self.dir(session));
+            let no_room = is_out_of_processes(&error);
+            BackendError::Create(if no_room { NO_PROCESSES.into() } else { error.to_string() })
+        })
     }
 
     async fn connect(&self, session: Uuid, _place: &serde_json::Value, from: u64) -> Result<Source, BackendError> {
         let stream = self.stream(session).await.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound if !self.dir(session).exists() => BackendError::NoTrace,
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => BackendError::Gone,
             _ => BackendError::Unreachable(error.to_string()),
         })?;

@@ -30,6 +30,9 @@ const LAG: Duration = Duration::from_secs(1);
 /// How long the terminal may take to show the last of it where it may be gone.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The code of the notice that the idle limit is near: it stands for as long as nothing happens.
+const IDLE: &str = "idle";
+
 const CTRL_C: u8 = 3;
 
 /// A session at a terminal.
@@ -108,6 +111,8 @@ struct Run {
     lost: Lost,
     driver: Option<Option<Driver>>,
     redraw_at: Option<Instant>,
+    /// A message stands over a full screen until something happens.
+    standing: bool,
     lag: Lag,
     mode: Mode,
     greeted: bool,
@@ -143,6 +148,7 @@ impl Interactive {
             lost: Lost::No,
             driver: None,
             redraw_at: None,
+            standing: false,
             lag: Lag::default(),
             mode,
             greeted: false,
@@ -196,6 +202,7 @@ impl Run {
                 self.lag.record(record.time);
                 let shown = self.painter.output(&data);
                 self.show(shown);
+                self.something_happened();
             }
             Payload::Snapshot(size, screen) => {
                 let shown = self.painter.snapshot(size, &screen);
@@ -237,7 +244,12 @@ impl Run {
     fn message(&mut self, message: HubMessage) {
         match message {
             HubMessage::Presence { driver, driving, .. } => self.presence(driver, driving),
-            HubMessage::Notice { text, .. } => self.notice(&text),
+            HubMessage::Notice { code, text } => {
+                self.notice(&text);
+                if code == IDLE && self.redraw_at.take().is_some() {
+                    self.standing = true;
+                }
+            }
             HubMessage::Error { code, detail } if code != "not_driving" => self.notice(&format!("{detail} [{code}]")),
             _ => {}
         }
@@ -275,6 +287,7 @@ impl Run {
             let leaves = leaves || passes.iter().any(|byte| matches!(byte, b'q' | b'Q' | &CTRL_C));
             return leaves.then_some(Ending::Left(true));
         }
+        self.something_happened();
         if self.at.follower.is_driving() || !self.at.follower.is_connected() {
             self.at.follower.input().push(passes);
             if self.mode == Mode::Bytes && self.lag.is_long() {
@@ -306,6 +319,13 @@ impl Run {
             self.redraw(Need::Redraw);
         }
         self.resized()
+    }
+
+    /// A warning that nothing happens is over.
+    fn something_happened(&mut self) {
+        if std::mem::take(&mut self.standing) {
+            self.redraw_at = Some(Instant::now());
+        }
     }
 
     /// A message of Foghorn's own: on a line of its own, or for a while over the last line of a full screen.

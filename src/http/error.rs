@@ -80,6 +80,14 @@ impl ApiError {
         let detail = "as many are connected to this hub as may be; try again in a moment, or raise `connections`";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
     }
+
+    /// The database has no room.
+    #[must_use]
+    pub fn full() -> Self {
+        let detail = "there is no space left for the hub's database; what runs goes on, and is stored when its \
+                      operator has made room on the disk";
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", detail)
+    }
 }
 
 /// Makes a problem of an error that the router or an extractor tells in its own way: an address that cannot be decoded,
@@ -124,7 +132,10 @@ impl From<QueryRejection> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
-        Self::unavailable()
+        match error {
+            StoreError::Full(_) => Self::full(),
+            _ => Self::unavailable(),
+        }
     }
 }
 

@@ -58,7 +58,10 @@ impl Journal {
     /// What the store says; a chunk that cannot be unpacked is an error of its row.
     pub async fn read(&self, offset: u64) -> Result<Option<Batch>, StoreError> {
         let chunks = self.store.chunks(self.session, offset, PIECE / 4).await?;
-        let Some(first) = chunks.first() else { return Ok(None) };
+        let Some(first) = chunks.first() else {
+            self.look_again(offset).await?;
+            return Ok(None);
+        };
         if first.from > offset {
             let payload = Payload::Dropped { to: first.from, reason: Reason::JournalLimit };
             return Ok(Some(Batch::of(&Record { offset, time: first.first_time as u64, payload })));
@@ -73,6 +76,17 @@ impl Journal {
         }
         let batch = Batch::parse(bytes.freeze()).map_err(|error| broken(&error))?.after(offset);
         Ok((!batch.is_empty()).then_some(batch))
+    }
+
+    /// Where the store has nothing although it should: an older copy of it was put in place, and tells how much it has.
+    async fn look_again(&self, offset: u64) -> Result<(), StoreError> {
+        if offset < self.extent().to {
+            let there = self.store.extent(self.session).await?;
+            if there.to < self.extent().to {
+                self.moved(there);
+            }
+        }
+        Ok(())
     }
 }
 

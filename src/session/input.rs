@@ -8,7 +8,6 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use tokio::select;
-use tokio::sync::watch;
 
 use super::{Session, lock};
 use crate::agent::protocol::{INPUT_WINDOW, Writer};
@@ -36,26 +35,12 @@ struct Sent {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Input {
     writers: Mutex<HashMap<Writer, Sent>>,
-    /// Moves when something is acknowledged.
-    acks: watch::Sender<()>,
-}
-
-impl Default for Input {
-    fn default() -> Self {
-        Self { writers: Mutex::default(), acks: watch::Sender::new(()) }
-    }
 }
 
 impl Input {
-    /// Follows acknowledgements.
-    #[must_use]
-    pub fn follow(&self) -> watch::Receiver<()> {
-        self.acks.subscribe()
-    }
-
     /// Up to where the command has this writer's input.
     #[must_use]
     pub fn acked(&self, writer: Writer) -> u64 {
@@ -63,7 +48,7 @@ impl Input {
     }
 
     /// The source has a writer's input up to `offset`.
-    pub fn note_ack(&self, writer: Writer, offset: u64) {
+    fn note_ack(&self, writer: Writer, offset: u64) {
         {
             let mut writers = lock(&self.writers);
             let sent = writers.entry(writer).or_default();
@@ -72,7 +57,6 @@ impl Input {
             let acked = sent.acked;
             sent.waiting.retain(|(at, data)| at + data.len() as u64 > acked);
         }
-        self.acks.send_replace(());
     }
 
     /// Whether it is known where this writer stands.
@@ -139,9 +123,8 @@ impl Session {
             Some((at, new)) => {
                 self.tell(Command::Input(writer, at, new)).await;
             }
-            None => {
-                self.input.acks.send_replace(());
-            }
+            // The writer may have missed the acknowledgement.
+            None => self.crier.nudge(),
         }
         Ok(())
     }
@@ -163,11 +146,17 @@ impl Session {
         Ok(())
     }
 
+    /// The source has a writer's input up to `offset`: whoever types is told.
+    pub(super) fn note_input(&self, writer: Writer, offset: u64) {
+        self.input.note_ack(writer, offset);
+        self.crier.nudge();
+    }
+
     /// Asks the source where a writer stands that is not known here and that does not start at 0: an earlier hub may
     /// have known it, and a source that is given what does not follow breaks off the connection that all viewers live
     /// from. Whether the writer is known now; not where the session ends first, and nothing can be typed any more.
     async fn meet(&self, writer: Writer) -> bool {
-        let mut acks = self.input.follow();
+        let mut acks = self.crier.at_once();
         let mut control = self.control.subscribe();
         let mut status = self.status();
         loop {

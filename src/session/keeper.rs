@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use super::screen::Screen;
 use super::{Session, lock, now};
@@ -70,6 +71,14 @@ impl Keeper {
     }
 }
 
+/// Waits for what goes on beside, where something does.
+async fn done(beside: &mut Option<BoxFuture<'_, ()>>) {
+    match beside {
+        Some(beside) => beside.await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Session {
     /// Keeps the screen, until the session has ended.
     pub(crate) async fn keep_screen(self: Arc<Self>) {
@@ -85,22 +94,34 @@ impl Session {
         let mut kept = lock(&keeper.0).offset;
         let mut following = self.subscribe(kept);
         let mut out = Vec::new();
-        while following.next(&mut out).await {
+        // Beside the following: a store that is slow or away must not hold up the screen.
+        let mut storing: Option<BoxFuture<'_, ()>> = None;
+        loop {
+            tokio::select! {
+                more = following.next(&mut out) => if !more { break },
+                () = done(&mut storing) => storing = None,
+            }
             for bytes in out.drain(..) {
                 if let Ok(batch) = Batch::parse(bytes) {
                     keeper.follow(batch);
                 }
                 tokio::task::yield_now().await;
             }
-            if following.offset() >= kept + CHECKPOINT {
+            if storing.is_none() && following.offset() >= kept + CHECKPOINT {
                 kept = following.offset();
-                self.checkpoint(keeper.snapshot()).await;
+                storing = Some(Box::pin(self.checkpoint(keeper.snapshot())));
             }
+        }
+        if let Some(storing) = storing {
+            storing.await;
         }
     }
 
     /// The newest screen in the journal.
     async fn checkpointed(&self) -> Option<Record> {
+        if self.journal.extent().to == 0 {
+            return None;
+        }
         let chunk = self.journal.store().screen(self.id(), self.head()).await.ok()??;
         let mut bytes = super::history::unpack(&chunk.data).ok()?;
         Record::decode(&mut bytes).ok()?

@@ -14,8 +14,15 @@ use crate::source::{Command, Event, Source};
 /// How long the pump waits before it connects again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// What is said of a session whose agent is gone.
+/// What is said of a session whose agent was killed.
 const AGENT_KILLED: &str = "its agent was killed; output that no hub had taken from it is lost";
+
+/// What is said of a session without any trace of an agent.
+const NO_TRACE: &str = "there is no trace of its agent: it ended and its end was stored, and this database is an older \
+                        copy from before that, or a hub died before the agent was made";
+
+/// How long the pump waits before it stores again what the store did not take.
+const STORE_AGAIN: Duration = Duration::from_secs(1);
 
 /// How it came that a session's pump stopped.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +34,8 @@ pub enum Pumped {
 }
 
 impl Session {
-    /// Pumps until the session has its end. `start` is what a source that was not told yet is told.
+    /// Pumps until the session has its end and the source is not needed any more. `start` is what a source that was not
+    /// told yet is told.
     pub async fn pump(
         self: &Arc<Self>,
         backend: &dyn Backend,
@@ -35,10 +43,14 @@ impl Session {
         mut start: Option<Start>,
     ) -> Pumped {
         let mut wait = AGAIN.0;
+        let mut first = true;
         loop {
             match backend.connect(self.id(), place, self.head()).await {
                 Ok(source) => {
                     wait = AGAIN.0;
+                    if std::mem::take(&mut first) {
+                        self.learn(source.card.as_ref());
+                    }
                     self.pump_from(source, &mut start).await;
                     self.set_control(None);
                 }
@@ -46,9 +58,11 @@ impl Session {
                     tracing::warn!(session = %self.id(), by, "another hub has this session");
                     return Pumped::Taken;
                 }
-                Err(BackendError::Gone) => {
+                Err(error @ (BackendError::Gone | BackendError::NoTrace)) => {
                     backend.clean_up(self.id(), place).await;
-                    self.conclude(Cause::Lost { reason: AGENT_KILLED.into() });
+                    let reason = if matches!(error, BackendError::Gone) { AGENT_KILLED } else { NO_TRACE };
+                    self.conclude(Cause::Lost { reason: reason.into() });
+                    self.note_source_gone();
                 }
                 Err(error) => {
                     tracing::warn!(session = %self.id(), %error, "cannot reach an agent; trying again");
@@ -56,20 +70,30 @@ impl Session {
                     wait = (wait * 2).min(AGAIN.1);
                 }
             }
-            if self.has_ended() {
+            let status = self.status_now();
+            if status.exit.is_some() && (status.safe || status.source_gone) {
                 return Pumped::Ended;
             }
         }
     }
 
+    /// Takes from the card that an earlier hub gave the source what the store may not have.
+    fn learn(&self, card: Option<&serde_json::Value>) {
+        if let Some(released) = card.and_then(|card| card[super::RELEASED].as_bool()) {
+            self.presence.set_released(released);
+        }
+    }
+
     /// One connection's worth. After the exit the connection is kept: the recorder may still read from it.
     async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>) {
+        source.control.send(Command::Card(self.card())).await;
         if !source.started {
             let Some(start) = start.clone() else {
                 // The hub that knew what to start died before it said so; nobody knows it any more.
                 source.control.send(Command::Stop("nobody".into())).await;
                 let reason = "the hub died before the command was started".to_owned();
                 self.conclude(Cause::StartFailed { status: 125, reason });
+                self.note_source_gone();
                 return;
             };
             source.control.send(Command::Start(Box::new(start))).await;
@@ -96,8 +120,9 @@ impl Session {
                         self.publish(batch);
                     }
                 }
-                Event::InputAck(writer, offset) => self.input.note_ack(writer, offset),
+                Event::InputAck(writer, offset) => self.note_input(writer, offset),
                 Event::Started => self.note_started(now()),
+                Event::Idle(left) => self.note_idle(left),
             }
         }
     }
@@ -139,16 +164,21 @@ impl Session {
     pub async fn follow_orphan_limit(&self, held: Duration, released: Duration) {
         let mut present = self.presence.follow();
         let mut told = !present.borrow().released;
+        let mut stored = told;
         loop {
             let holds = !present.borrow_and_update().released;
             if holds != told && !self.row.detached {
                 let limit = if holds { held } else { released };
                 self.tell_surely(|| Command::OrphanLimit(limit.as_millis() as u64)).await;
-                self.store_released(!holds).await;
+                self.tell_surely(|| Command::Card(self.card())).await;
                 told = holds;
             }
-            if present.changed().await.is_err() {
-                return;
+            if stored != told && self.store_released(!told).await {
+                stored = told;
+            }
+            tokio::select! {
+                changed = present.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(STORE_AGAIN), if stored != told => {}
             }
         }
     }

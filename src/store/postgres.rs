@@ -1,7 +1,7 @@
 //! The store in a PostgreSQL database: for servers, and for any number of hubs at once.
 //!
 //! A database that is away costs a caller seconds, never more: connecting, waiting for a connection, each statement
-//! and each call have their limits. The next call connects anew.
+//! and each call have their limits. The next call connects anew. One that is slow, by seconds an answer, is not away.
 //!
 //! Chunks lie in one partition for each day on which sessions were made, so that retention drops tables instead of
 //! deleting rows. Whoever makes a session, makes or drops a partition holds the row of `installation` while doing so:
@@ -28,13 +28,17 @@ mod retention;
 mod sessions;
 
 /// How long the first connection may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CONNECT_LIMIT: Duration = Duration::from_secs(8);
 
-/// How long a call waits for a connection, a new one included.
-const ACQUIRE_LIMIT: Duration = Duration::from_secs(4);
+/// How long a call waits for a connection, a new one included, which takes up to four answers of the server: one that
+/// takes 2 s for each is slow, not away.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(9);
 
 /// How long a call may take in all. Above the statement's limit, so that the server's own answer comes first.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long an append may take, which nobody waits for: seven answers of a slow server, and a new connection.
+const APPEND_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long retention may take, which drops and deletes much at once.
 const RETENTION_LIMIT: Duration = Duration::from_mins(5);
@@ -43,7 +47,7 @@ const RETENTION_LIMIT: Duration = Duration::from_mins(5);
 const MIGRATE_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long a connection that comes back from a call may take to show that it still works.
-const RELEASE_LIMIT: Duration = Duration::from_secs(2);
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Connections of one hub.
 const CONNECTIONS: u32 = 10;
@@ -143,6 +147,10 @@ impl Store for Postgres {
         within(CALL_LIMIT, async { sessions::create(&self.pool, row).await }).await
     }
 
+    async fn restore_session(&self, row: SessionRow) -> Result<SessionRow, StoreError> {
+        within(CALL_LIMIT, async { sessions::restore(&self.pool, row).await }).await
+    }
+
     async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError> {
         within(CALL_LIMIT, async {
             let row: Option<rows::Session> = sqlx::query_as(sql::SESSION).bind(id).fetch_optional(&self.pool).await?;
@@ -203,7 +211,7 @@ impl Store for Postgres {
     }
 
     async fn append(&self, session: Uuid, chunks: &[Chunk]) -> Result<(), StoreError> {
-        within(CALL_LIMIT, async { chunks::append(&self.pool, session, chunks).await }).await
+        within(APPEND_LIMIT, async { chunks::append(&self.pool, session, chunks).await }).await
     }
 
     async fn extent(&self, session: Uuid) -> Result<Extent, StoreError> {

@@ -286,6 +286,11 @@ pub(super) fn session_name(number: i64) -> String {
     format!("run.{number}")
 }
 
+/// The number in a session's short name.
+pub(super) fn session_number(name: &str) -> i64 {
+    name.strip_prefix("run.").and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// A limit in bytes that always lets the first one through.
 pub(super) fn at_least_one(max_bytes: u64) -> i64 {
     i64::try_from(max_bytes).unwrap_or(i64::MAX).max(1)

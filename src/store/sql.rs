@@ -39,6 +39,9 @@ pub(super) const PING: &str = "SELECT 1";
 /// Takes the installation's row, and with it the right to make sessions, until the transaction ends.
 pub(super) const NEXT_NUMBER: &str =
     "UPDATE installation SET sessions_made = sessions_made + 1 RETURNING sessions_made";
+pub(super) const NAME_TAKEN: &str = "SELECT EXISTS (SELECT 1 FROM sessions WHERE name = $1)";
+/// Numbers up to this one are given.
+pub(super) const RAISE_NUMBER: &str = "UPDATE installation SET sessions_made = $1 WHERE sessions_made < $1";
 pub(super) const SAME_START: &str = concat!(
     "SELECT ",
     session_columns!(),

@@ -112,6 +112,10 @@ impl Store for Sqlite {
         sessions::create(&self.writer, row).await
     }
 
+    async fn restore_session(&self, row: SessionRow) -> Result<SessionRow, StoreError> {
+        sessions::restore(&self.writer, row).await
+    }
+
     async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError> {
         let row: Option<rows::Session> = sqlx::query_as(sql::SESSION).bind(id).fetch_optional(&self.readers).await?;
         row.map(SessionRow::try_from).transpose()

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 
 use crate::home::{Home, eventually, finish, status};
+use crate::proxy::{Cut, Proxy, Target};
 use crate::terminal::Terminal;
 
 fn counted(to: usize) -> String {
@@ -94,4 +95,44 @@ fn a_full_screen_is_drawn_again_after_a_death() {
     shell.press("\r");
     shell.press("exit 2\r");
     assert_eq!(shell.ends(), 2);
+}
+
+#[test]
+fn a_terminal_goes_on_over_a_network_that_is_cut() {
+    let home = Home::new();
+    // The hub is this user's own, and reached through the proxy as one elsewhere.
+    assert_eq!(home.run(&["run", "true"]).status, 0);
+    let file = home.path().join("hub.json");
+    let proxy = Proxy::start(move || {
+        let hub: foghorn::protocol::HubFile = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
+        Some(Target::Tcp(hub.url.strip_prefix("http://")?.parse().ok()?))
+    });
+    let token = std::fs::read_to_string(home.path().join("token")).expect("a token");
+    let env = [("FOGHORN_URL", &proxy.url()[..]), ("FOGHORN_TOKEN", &token)];
+    let args = ["run", "-e", "PS1=$ ", "-e", "PATH=/usr/bin:/bin", "--", "bash", "--norc", "--noprofile"];
+    let mut shell = Terminal::start_with(&home, &args, (100, 30), &env);
+    shell.sees("up, run.2");
+    shell.press("PS1='$ '\r");
+    shell.sees("$ ");
+    let cuts = [Cut::Reset, Cut::Fin, Cut::Within(3)];
+    for round in 0..24 {
+        shell.press(&format!("echo k''{round}\r"));
+        match round % 8 {
+            7 => {
+                home.kill_hub();
+                // With a hub elsewhere the client starts none; another command does.
+                assert_eq!(home.run(&["sessions"]).status, 0);
+            }
+            _ => drop(proxy.cut(cuts[round % 3])),
+        }
+        shell.press(&format!("echo l''{round}\r"));
+        shell.sees(&format!("k{round}\r\n"));
+        shell.sees(&format!("l{round}\r\n"));
+    }
+    shell.press("exit 8\r");
+    assert_eq!(shell.ends(), 8);
+    let shown = shell.shown();
+    for line in (0..24).flat_map(|round| [format!("\rk{round}\r\n"), format!("\rl{round}\r\n")]) {
+        assert_eq!(shown.matches(&line).count(), 1, "{line:?} in {shown:?}");
+    }
 }

@@ -10,6 +10,9 @@
 mod deaths;
 mod home;
 mod pipes;
+#[path = "../support/proxy.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod proxy;
 mod recordings;
 mod terminal;
 mod terminals;

@@ -44,6 +44,7 @@ fn a_session_that_was_left_is_come_back_to() {
     shell.sees("before");
     shell.press("\x10\x11");
     assert_eq!(shell.ends(), 125);
+    shell.sees("left run.1, which goes on");
     let mut back = Terminal::start(&home, &["attach", "run.1", "--detach-keys", "none"], (90, 20));
     back.sees("before");
     back.press("\x15");
@@ -160,4 +161,26 @@ fn the_terminal_is_restored_when_the_hub_is_lost_for_good() {
     assert!(shell.shown().contains("foghorn: "), "{:?}", shell.shown());
     std::fs::write(home.path().join("foghorn.toml"), "").expect("writes");
     assert_eq!(home.run(&["stop", "--wait", "run.1"]).status, 0);
+}
+
+#[test]
+fn who_is_idle_is_warned_and_a_key_goes_on() {
+    let home = Home::new();
+    let mut shell = Terminal::start(&home, &["run", "--idle", "3s", "--", "cat"], (100, 30));
+    shell.sees("up, run.1");
+    shell.sees("foghorn: run.1 is idle and ends in ");
+    shell.sees("press a key to go on");
+    shell.press("here\r");
+    shell.sees("here\r\nhere\r\n");
+    // And where a program has the whole screen, until a key is pressed.
+    shell.press("\x1b[?1049h\r");
+    shell.sees("\x1b[?1049h");
+    shell.sees("foghorn: run.1 is idle and ends in ");
+    shell.press("\r");
+    shell.sees("\x1b[2J");
+    shell.sees("foghorn: run.1 is idle and ends in ");
+    assert_eq!(shell.ends(), 129);
+    shell.sees("run.1 ended: idle for too long");
+    let shown = home.run(&["logs", "-s", "run.1"]).text();
+    assert!(shown.contains("here") && !shown.contains("idle"), "the warning is not the command's: {shown:?}");
 }

@@ -146,7 +146,7 @@ async fn a_server_that_accepts_and_says_nothing_costs_seconds() {
     let began = Instant::now();
     let error = open(Some(&url), Path::new("unused")).await.err().unwrap();
 
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert!(matches!(error, StoreError::Database(_)), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
 }

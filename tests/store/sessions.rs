@@ -183,3 +183,28 @@ pub(crate) async fn deleting_takes_chunks_and_tickets_but_not_the_audit_trail(be
     assert_eq!(bed.store.tickets(other).await.unwrap().len(), 1);
     assert_eq!(bed.store.audit(&whole()).await.unwrap().len(), 2);
 }
+
+pub(crate) async fn a_session_that_an_older_copy_does_not_know_is_put_back_under_its_name(bed: &Bed) {
+    bed.make(session()).await;
+    let unknown = SessionRow { name: "run.7".into(), state: State::Running, started_at: Some(5), ..keyed("ada") };
+
+    assert_eq!(bed.store.restore_session(unknown.clone()).await.unwrap(), unknown);
+    assert_eq!(bed.store.session_by_name("run.7").await.unwrap(), Some(unknown.clone()));
+    let again = bed.store.restore_session(SessionRow { app: "other".into(), ..unknown.clone() }).await.unwrap();
+    assert_eq!(again, unknown, "what is there stays as it is");
+    assert_eq!(bed.make(session()).await.name, "run.8", "the numbers go on behind it");
+    bed.store.append(unknown.id, &[records(0, 1000, 1010)]).await.unwrap();
+    let same = bed.store.create_session(keyed("ada")).await.unwrap();
+    assert!(matches!(same, Created::Existing(row) if row.id == unknown.id));
+}
+
+pub(crate) async fn a_name_and_a_key_that_were_taken_in_between_stay_with_their_new_owners(bed: &Bed) {
+    let taken = bed.make(keyed("ada")).await;
+    let unknown = SessionRow { name: taken.name.clone(), ..keyed("ada") };
+
+    let restored = bed.store.restore_session(unknown.clone()).await.unwrap();
+
+    let expected = SessionRow { name: "run.2".into(), idempotency_key: None, request_hash: None, ..unknown };
+    assert_eq!(restored, expected);
+    assert_eq!(bed.store.session(taken.id).await.unwrap(), Some(taken));
+}

@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod answer;
+pub(crate) mod disk;
 pub(crate) mod postgres;
+pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod server;

@@ -96,6 +96,73 @@ impl Database {
         self.server.say("stop");
     }
 
+    /// Where the server listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.server.folder.join(".s.PGSQL.5432")
+    }
+
+    /// The URL of this database through a proxy at this address.
+    pub(crate) fn url_through(&self, address: std::net::SocketAddr) -> String {
+        format!("postgres://postgres@{address}/{}?sslmode=disable", self.name)
+    }
+
+    /// Freezes the server with all its processes, or lets them go on: it then is there and does not answer.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        assert!(self.alone, "other tests use this server: take Database::alone()");
+        let file = std::fs::read_to_string(self.server.folder.join("data/postmaster.pid")).unwrap();
+        let main = file.lines().next().unwrap().to_owned();
+        let children = Command::new("pgrep").args(["-P", &main]).output().unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        // The one that starts others first, so that none is missed.
+        for pid in std::iter::once(&main[..]).chain(children.lines()) {
+            super::server::signal(pid.parse().unwrap(), if frozen { "STOP" } else { "CONT" });
+        }
+    }
+
+    /// Lets all tables of this database lie on a disk. Nobody may be connected to it.
+    pub(crate) async fn move_to(&self, folder: &Path) {
+        let place = folder.join("tables");
+        std::fs::create_dir(&place).unwrap();
+        if rustix::process::geteuid().is_root() {
+            assert!(Command::new("chown").arg("nobody").arg(&place).status().unwrap().success());
+        }
+        let mut connection = PgConnection::connect(&self.server.url("postgres")).await.unwrap();
+        let made = format!("CREATE TABLESPACE small_{} LOCATION '{}'", self.name, place.display());
+        connection.execute(sqlx::AssertSqlSafe(made)).await.unwrap();
+        let moved = format!("ALTER DATABASE {} SET TABLESPACE small_{0}", self.name);
+        connection.execute(sqlx::AssertSqlSafe(moved)).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// Copies this database under another name. Nobody may be connected to it.
+    pub(crate) async fn keep_copy(&self) {
+        self.replace("kept", &self.name).await;
+    }
+
+    /// Puts the copy in this database's place, and cuts off who is connected to it.
+    pub(crate) async fn put_copy_back(&self) {
+        self.replace(&self.name, "kept").await;
+    }
+
+    async fn replace(&self, to: &str, from: &str) {
+        assert!(self.alone, "other tests use this server: take Database::alone()");
+        let mut connection = PgConnection::connect(&self.server.url("postgres")).await.unwrap();
+        for statement in
+            [format!("DROP DATABASE IF EXISTS {to} WITH (FORCE)"), format!("CREATE DATABASE {to} TEMPLATE {from}")]
+        {
+            connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+        }
+        connection.close().await.unwrap();
+    }
+
+    /// A number from this database.
+    pub(crate) async fn number(&self, query: &'static str) -> i64 {
+        let mut connection = PgConnection::connect(&self.url()).await.unwrap();
+        let number = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        number
+    }
+
     /// Starts the server that was stopped. Returns when it answers.
     pub(crate) async fn start(&self) {
         self.server.say("start");

@@ -41,6 +41,8 @@ pub(crate) async fn until<T>(what: &str, mut fact: impl AsyncFnMut() -> Option<T
 /// A hub as a process.
 pub(crate) struct Server {
     home: tempfile::TempDir,
+    /// What the hub is started by, with its own arguments.
+    under: Vec<String>,
     child: Option<Child>,
     env: Vec<(String, String)>,
     /// Ids of the sessions that were started.
@@ -55,20 +57,48 @@ impl Server {
 
     /// The same, with variables in its environment.
     pub(crate) async fn start_with(settings: &str, env: &[(&str, &str)]) -> Self {
-        let home = tempfile::tempdir().expect("a directory");
+        Self::start_at(tempfile::tempdir().expect("a directory"), settings, env).await
+    }
+
+    /// The same, in this state folder.
+    pub(crate) async fn start_at(home: tempfile::TempDir, settings: &str, env: &[(&str, &str)]) -> Self {
         fs::write(home.path().join("foghorn.toml"), format!("{LIMITS}{settings}")).expect("writes");
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let mut server = Self { home, child: None, env, sessions: Vec::new() };
+        let mut server = Self { home, under: Vec::new(), child: None, env, sessions: Vec::new() };
         server.again().await;
         server
+    }
+
+    /// A hub that runs as another user, who may have so many processes and threads. `None`, with a loud line, where
+    /// this test may not do that.
+    pub(crate) async fn start_as(user: u32, processes: u32) -> Option<Self> {
+        let user = ["--reuid", "--regid"].map(|option| format!("{option}={user}"));
+        let mut under = vec!["setpriv".to_owned()];
+        under.extend(user.clone());
+        under.push("--clear-groups".into());
+        let program = Path::new(env!("CARGO_BIN_EXE_foghorn"));
+        let may = Command::new("setpriv").args(&under[1..]).arg(program).arg("--version").output();
+        if !may.is_ok_and(|may| may.status.success()) {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: cannot run a hub as another user\n");
+            return None;
+        }
+        let home = tempfile::tempdir().expect("a directory");
+        let owner = user[0].split_once('=').expect("a value").1.to_owned();
+        assert!(Command::new("chown").arg(owner).arg(home.path()).status().expect("chown").success());
+        fs::write(home.path().join("foghorn.toml"), LIMITS).expect("writes");
+        under.extend(["prlimit".into(), format!("--nproc={processes}:{processes}")]);
+        let mut server = Self { home, under, child: None, env: Vec::new(), sessions: Vec::new() };
+        server.again().await;
+        Some(server)
     }
 
     /// Starts a hub on the same state folder.
     pub(crate) async fn again(&mut self) {
         let _stale = fs::remove_file(self.home().join("hub.json"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home().join("hub.log")).expect("opens");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_foghorn"));
-        command.args(["serve", "--embedded", "--home"]).arg(self.home()).env("USER", "tester");
+        let mut words = self.under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_foghorn")]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words).args(["serve", "--embedded", "--home"]).arg(self.home()).env("USER", "tester");
         command.envs(self.env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("a hub"));
         until("the hub listens", async || self.file()).await;
@@ -88,6 +118,15 @@ impl Server {
         self.file().expect("a hub that listens").url
     }
 
+    /// A proxy that leads to whichever hub runs on this state folder.
+    pub(crate) fn proxy(&self) -> super::proxy::Proxy {
+        let file = self.home().join("hub.json");
+        super::proxy::Proxy::start(move || {
+            let hub: HubFile = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+            Some(super::proxy::Target::Tcp(hub.url.strip_prefix("http://")?.parse().ok()?))
+        })
+    }
+
     /// Its admin's token.
     pub(crate) fn token(&self) -> String {
         fs::read_to_string(self.home().join("token")).expect("a token")
@@ -96,6 +135,11 @@ impl Server {
     /// Its log so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home().join("hub.log")).expect("a log")
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a hub").id()
     }
 
     /// `kill -9`.

@@ -1,12 +1,13 @@
 //! One connection, and what waits to be sent on it.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, StreamExt};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::client::outgoing::{Outgoing, Piece};
@@ -112,13 +113,16 @@ pub(super) struct Link {
     ping: Interval,
     ping_due: bool,
     heard: Instant,
+    /// When it is looked whether the hub has fallen silent.
+    look: Pin<Box<Sleep>>,
 }
 
 impl Link {
     pub(super) fn new(socket: Socket, hello: &ClientMessage) -> Self {
         let mut ping = interval_at(Instant::now() + PING, PING);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { socket, hello: Some(text(hello)), welcome: false, ping, ping_due: false, heard: Instant::now() }
+        let look = Box::pin(sleep(SILENCE));
+        Self { socket, hello: Some(text(hello)), welcome: false, ping, ping_due: false, heard: Instant::now(), look }
     }
 
     pub(super) fn is_welcome(&self) -> bool {
@@ -134,9 +138,9 @@ impl Link {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox, reading: bool) -> Poll<Turn> {
         while self.ping.poll_tick(cx).is_ready() {
             self.ping_due = true;
-            if reading && self.heard.elapsed() > SILENCE {
-                return Poll::Ready(Turn::Lost(format!("no word from the hub for {} s", SILENCE.as_secs())));
-            }
+        }
+        if reading && self.is_silent(cx) {
+            return Poll::Ready(Turn::Lost(format!("no word from the hub for {} s", SILENCE.as_secs())));
         }
         if let Poll::Ready(Err(error)) = self.poll_send(cx, outbox) {
             return Poll::Ready(Turn::Lost(error.to_string()));
@@ -146,6 +150,17 @@ impl Link {
             return Poll::Pending;
         }
         self.poll_receive(cx)
+    }
+
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.look.as_mut().poll(cx).is_ready() {
+            let limit = self.heard + SILENCE;
+            if limit <= Instant::now() {
+                return true;
+            }
+            self.look.as_mut().reset(limit);
+        }
+        false
     }
 
     /// Ready once nothing waits any more and all is handed to the system.

@@ -22,6 +22,11 @@ fn name(day: i64) -> String {
     format!("{PREFIX}{day}")
 }
 
+/// Takes the row of `installation`, until the transaction ends.
+pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {
+    Ok(connection.execute(LOCK).await.map(drop)?)
+}
+
 /// Makes the partition of a day where it is not there. The caller holds the row of `installation`.
 ///
 /// The table is made apart and then attached, which does not lock out those who read and append, as `CREATE TABLE …
@@ -51,7 +56,7 @@ pub(super) async fn days(pool: &PgPool) -> Result<Vec<i64>, StoreError> {
 pub(super) async fn drop_unused(pool: &PgPool, day: i64) -> Result<(), StoreError> {
     let mut tx = pool.begin().await?;
     tx.execute(LOCK_TIMEOUT).await?;
-    tx.execute(LOCK).await?;
+    lock(&mut tx).await?;
     if sqlx::query_scalar(IN_USE).bind(day).fetch_one(&mut *tx).await? {
         return Ok(());
     }

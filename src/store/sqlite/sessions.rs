@@ -23,6 +23,28 @@ pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<C
     Ok(Created::New(Box::new(row)))
 }
 
+pub(super) async fn restore(writer: &SqlitePool, mut row: SessionRow) -> Result<SessionRow, StoreError> {
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+        .bind(row.id)
+        .bind(&row.owner)
+        .bind(&row.idempotency_key)
+        .fetch_optional(&mut *tx)
+        .await?;
+    match same.map(SessionRow::try_from).transpose()? {
+        Some(same) if same.id == row.id => return Ok(same),
+        Some(_) => (row.idempotency_key, row.request_hash) = (None, None),
+        None => {}
+    }
+    sqlx::query(sql::RAISE_NUMBER).bind(rows::session_number(&row.name)).execute(&mut *tx).await?;
+    while row.name.is_empty() || sqlx::query_scalar(sql::NAME_TAKEN).bind(&row.name).fetch_one(&mut *tx).await? {
+        row.name = rows::session_name(sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?);
+    }
+    rows::insert_session!(row).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(row)
+}
+
 pub(super) async fn list(readers: &SqlitePool, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
     let found: Vec<rows::Session> = sqlx::query_as(sql::SESSIONS)
         .bind(&filter.app)

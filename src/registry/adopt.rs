@@ -1,0 +1,196 @@
+//! Taking up what an earlier hub left: sessions that have not ended, agents of those that have, and agents of sessions
+//! that this database does not know, because an older copy of it was put in place.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::card::Card;
+use super::{Registry, RegistryError};
+use crate::backend::BackendError;
+use crate::record::{Batch, Exit, Payload};
+use crate::session::Session;
+use crate::session::history::{Journal, unpack};
+use crate::session::notices::Notice;
+use crate::source::Command;
+use crate::store::{Extent, Micros, SessionFilter, SessionRow, StoreError};
+
+/// How long a hub that starts waits for the agents of sessions that its database does not know; afterwards they are
+/// taken up beside all else.
+const UNKNOWN: Duration = Duration::from_secs(2);
+
+/// How long such an agent is waited for before it is asked again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+
+impl Registry {
+    /// Takes up the sessions that an earlier hub left: connects to their agents where their journals end.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn adopt(self: &Arc<Self>) -> Result<usize, RegistryError> {
+        self.installation().await?;
+        let filter = SessionFilter { live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
+        let rows = self.store.sessions(&filter).await?;
+        for row in rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
+            let id = row.id;
+            match self.adopt_one(row).await {
+                Ok(_) => {}
+                // One session that cannot be read must not keep the others from their hub.
+                Err(error @ StoreError::Row { .. }) => {
+                    tracing::error!(%error, session = %id, "cannot take up a session")
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.adopt_leftovers().await?;
+        Ok(self.live.len())
+    }
+
+    /// The session, or none where it has its end after all.
+    async fn adopt_one(self: &Arc<Self>, row: SessionRow) -> Result<Option<Arc<Session>>, StoreError> {
+        let extent = self.store.extent(row.id).await?;
+        if let Some(end) = self.committed_end(&row, &extent).await? {
+            // The hub before this one died between the exit's commit and the note of the end.
+            self.store.end_session(row.id, &end.0, end.1).await?;
+            return Ok(None);
+        }
+        let card = Card::of(&row, self.installation().await?);
+        let place = row.place.clone();
+        let journal = Journal::new(self.store.clone(), row.id, extent);
+        let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
+        let session = Session::new(row, journal, extent.to, limits);
+        session.set_card(&card);
+        self.keep(&session);
+        self.pump(&session, place, None);
+        self.tend(&session);
+        Ok(Some(session))
+    }
+
+    /// Agents in this hub's place that no live session was taken up for. Those of sessions that have ended are let go:
+    /// the hub that stored the end died before it could say so. The others' sessions are taken up after all.
+    async fn adopt_leftovers(self: &Arc<Self>) -> Result<(), RegistryError> {
+        let (waits, mut all) = mpsc::channel::<()>(1);
+        for id in self.backend.agents().await {
+            if self.live.contains_key(&id) {
+                continue;
+            }
+            let registry = self.clone();
+            match self.store.session(id).await? {
+                Some(row) if row.exit.is_some() => {
+                    self.tasks.spawn("dismiss", async move { registry.dismiss(row).await });
+                }
+                // The state folder, or the machine, has another name than before.
+                Some(mut row) => {
+                    merge(&mut row.place, self.backend.place());
+                    self.store.set_place(id, &row.place).await?;
+                    self.adopt_one(row).await?;
+                }
+                None => {
+                    let wait = waits.clone();
+                    self.tasks.spawn("adopt", async move {
+                        registry.adopt_unknown(id).await;
+                        drop(wait);
+                    });
+                }
+            }
+        }
+        drop(waits);
+        // Nothing is sent: it ends when all have.
+        let _those_that_take_longer_come_later = tokio::time::timeout(UNKNOWN, all.recv()).await;
+        Ok(())
+    }
+
+    /// Takes up a session that this database does not know, if it is one of this database's own.
+    async fn adopt_unknown(self: &Arc<Self>, id: Uuid) {
+        let mut wait = AGAIN.0;
+        while let Err(error) = self.try_unknown(id).await {
+            tracing::warn!(%error, session = %id, "cannot take up a session that is not in this database; trying again");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
+        }
+    }
+
+    async fn try_unknown(self: &Arc<Self>, id: Uuid) -> Result<(), Unknown> {
+        let place = self.backend.place();
+        let card = match self.backend.connect(id, &place, 0).await {
+            Ok(source) => source.card,
+            Err(BackendError::Gone | BackendError::NoTrace) => {
+                tracing::warn!(session = %id, "ending what is left of a session that is not in this database");
+                self.backend.clean_up(id, &place).await;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let card = card.and_then(|card| serde_json::from_value::<Card>(card).ok());
+        let installation = self.installation().await?;
+        let Some(card) = card.filter(|card| card.installation == installation) else {
+            tracing::warn!(session = %id, "an agent's session is not in this database, and was not made in it");
+            return Ok(());
+        };
+        let before = card.name.clone();
+        let row = self.store.restore_session(card.row(id, self.backend.name(), place)).await?;
+        let name = row.name.clone();
+        tracing::warn!(session = %id, name, before, "took up a session that this database, an older copy, does not know");
+        if let (Some(session), true) = (self.adopt_one(row).await?, name != before) {
+            session.notices.say(Notice::renamed(&before, &name));
+        }
+        Ok(())
+    }
+
+    async fn dismiss(&self, row: SessionRow) {
+        match self.backend.connect(row.id, &row.place, 0).await {
+            Ok(mut source) => {
+                source.control.send(Command::Stop("the hub".into())).await;
+                source.control.send(Command::Ack(u64::MAX, true)).await;
+                while source.events.next().await.is_some() {}
+            }
+            Err(BackendError::Gone | BackendError::NoTrace) => self.backend.clean_up(row.id, &row.place).await,
+            Err(error) => tracing::warn!(%error, session = %row.id, "cannot let an agent go"),
+        }
+    }
+
+    /// The end that a journal has although its session is not noted as ended, and when it was.
+    async fn committed_end(&self, row: &SessionRow, extent: &Extent) -> Result<Option<(Exit, Micros)>, StoreError> {
+        let Some(last) = self.store.chunk(row.id, extent.next_seq - 1).await? else { return Ok(None) };
+        let records = Batch::parse(unpack(&last.data)?).ok().and_then(|batch| batch.records().last());
+        Ok(records.and_then(|record| match record.payload {
+            Payload::Exit(exit) => Some((exit, record.time as Micros)),
+            _ => None,
+        }))
+    }
+
+    /// The id of the installation that the store belongs to.
+    pub(super) async fn installation(&self) -> Result<Uuid, StoreError> {
+        self.installation.get_or_try_init(|| self.store.installation()).await.copied()
+    }
+
+    /// Puts the live sessions back into a store that does not know them any more.
+    pub(super) async fn put_back(&self) -> Result<(), StoreError> {
+        for session in self.live() {
+            if !session.status_now().safe {
+                self.store.restore_session(session.row_now()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a session that the database does not know could not be taken up yet.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Sets what `new` has, and leaves the rest.
+fn merge(place: &mut serde_json::Value, new: serde_json::Value) {
+    match (place.as_object_mut(), new) {
+        (Some(place), serde_json::Value::Object(new)) => place.extend(new),
+        (_, new) => *place = new,
+    }
+}
