@@ -1,6 +1,8 @@
 //! The one place that starts tasks. Every task has a name, a span, an end that it is told of, and is waited for.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -12,6 +14,8 @@ use tracing::Instrument;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// The same as the token says, for those who ask often: the token takes a lock.
+    stopped: Arc<AtomicBool>,
 }
 
 impl Tasks {
@@ -34,8 +38,15 @@ impl Tasks {
         self.stop.clone()
     }
 
+    /// Whether the tasks are to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     /// Tells all tasks to stop.
     pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
         self.stop.cancel();
     }
 
