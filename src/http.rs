@@ -1,11 +1,14 @@
-//! The doors: routes, limits, and the loop that accepts connections.
+//! The doors: who shares what, and the loop that accepts connections.
 //!
 //! | module | doors |
 //! | --- | --- |
-//! | [`sessions`] | start, list, show, stop, signal, tickets, audit |
+//! | [`routes`] | the table of all doors and of who may come in; the router |
+//! | [`sessions`] | start, list, show, stop, signal, audit |
+//! | [`tickets`] | make, list, revoke |
 //! | [`attach`] | the websocket that follows a session |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
 //! | [`logs`] | the log of an app |
+//! | [`ready`], [`metrics`], [`openapi`] | operation |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
@@ -14,17 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
-use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
+use axum::extract::{ConnectInfo, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 use crate::protocol::PING;
 use crate::registry::Registry;
 use crate::store::{AuditRow, SharedStore};
@@ -35,14 +37,15 @@ pub mod auth;
 pub mod error;
 mod format;
 pub mod logs;
+pub mod metrics;
+pub mod openapi;
 pub mod output;
+pub mod ready;
+pub mod routes;
 pub mod sessions;
+pub mod tickets;
 
 use auth::Tokens;
-use error::ApiError;
-
-/// The longest body of a request, in bytes.
-const MAX_BODY: usize = 1 << 20;
 
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -67,15 +70,20 @@ pub struct Hub {
     pub tasks: Tasks,
     /// Lines of the audit trail on their way to the store.
     pub trail: mpsc::Sender<AuditRow>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the hub is about to stop: it is not ready any more, and still serves.
+    pub closing: CancellationToken,
 }
 
 /// How many lines of the audit trail may wait for the store.
 pub const TRAIL: usize = 4096;
 
 /// Writes the audit trail to the store until all who could add to it are gone. Nobody waits for it.
-pub async fn write_trail(store: SharedStore, mut lines: mpsc::Receiver<AuditRow>) {
+pub async fn write_trail(store: SharedStore, mut lines: mpsc::Receiver<AuditRow>, metrics: Arc<Metrics>) {
     while let Some(row) = lines.recv().await {
         if let Err(error) = store.add_audit(&row).await {
+            metrics.audit_unstored.inc();
             tracing::error!(%error, "cannot store a line of the audit trail; the log has it");
         }
     }
@@ -96,6 +104,7 @@ impl Hub {
             outcome = row.outcome, detail = row.detail,
         );
         if self.trail.try_send(row).is_err() {
+            self.metrics.audit_unstored.inc();
             tracing::error!("a line of the audit trail is in the log alone: too many wait for the store");
         }
     }
@@ -104,34 +113,6 @@ impl Hub {
 /// A connection's place among those that may be open at once. What goes on after an upgrade keeps it.
 #[derive(Clone, Debug)]
 pub struct Place(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
-
-/// All routes.
-pub fn router(hub: Arc<Hub>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(sessions::ready))
-        .route("/v1/sessions", post(sessions::start).get(sessions::list))
-        .route("/v1/sessions/{id}", get(sessions::show).delete(sessions::stop))
-        .route("/v1/sessions/{id}/signal", post(sessions::signal))
-        .route("/v1/sessions/{id}/tickets", post(sessions::make_ticket).get(sessions::tickets))
-        .route("/v1/sessions/{id}/tickets/{ticket}", delete(sessions::revoke_ticket))
-        .route("/v1/sessions/{id}/attach", get(attach::attach))
-        .route("/v1/sessions/{id}/output", get(output::output))
-        .route("/v1/sessions/{id}/recording.cast", get(output::recording))
-        .route("/v1/apps/{app}/logs", get(logs::logs))
-        .route("/v1/audit", get(sessions::audit))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address") })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(CatchPanicLayer::custom(|_| {
-            let detail = "the hub failed at this request; its log says more";
-            axum::response::IntoResponse::into_response(ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal",
-                detail,
-            ))
-        }))
-        .with_state(hub)
-}
 
 /// Small frames go at once: an echo that waits for an acknowledgement takes 40 ms. And a peer that vanished without a
 /// word is noticed, also by doors that only send.

@@ -3,9 +3,6 @@
 use super::failure::{Failure, OTHER};
 use crate::config::server::{ServeArgs, Server};
 
-/// What the log tells, unless told otherwise.
-const LOG: &str = "info";
-
 /// Serves until it is told to stop.
 ///
 /// # Errors
@@ -16,9 +13,10 @@ pub fn run(args: ServeArgs) -> Result<u8, Failure> {
         let _ = rustix::process::setsid();
     }
     let settings = Server::read(args).map_err(|error| Failure::usage(error.to_string()))?;
-    crate::telemetry::start(LOG);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let traces = crate::telemetry::start(&settings.log, settings.traces.as_deref(), runtime.handle());
     let outcome = runtime.block_on(crate::server::run(settings));
+    traces.finish();
     runtime.shutdown_background();
     outcome.map(|()| 0).map_err(|error| Failure::new(OTHER, error.to_string()))
 }

@@ -1,7 +1,7 @@
 //! Errors as the doors tell them: a status, a stable code, and a sentence that says what to do.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
@@ -64,6 +64,12 @@ impl ApiError {
         }
     }
 
+    /// The hub is about to stop.
+    #[must_use]
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "this hub is about to stop; try again in a moment")
+    }
+
     /// The database is away.
     #[must_use]
     pub fn unavailable() -> Self {
@@ -84,6 +90,12 @@ impl From<QueryRejection> for ApiError {
     }
 }
 
+impl From<PathRejection> for ApiError {
+    fn from(error: PathRejection) -> Self {
+        Self::invalid(error.body_text())
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store failed");
@@ -100,6 +112,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::Elsewhere => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "session_elsewhere", error.to_string())
             }
+            RegistryError::Stopping => Self::stopping(),
             RegistryError::TooMany(..) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", error.to_string())
             }
@@ -107,16 +120,23 @@ impl From<RegistryError> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let problem = Problem {
+impl ApiError {
+    /// The error as the body that tells it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        Problem {
             kind: "about:blank".into(),
             title: self.status.canonical_reason().unwrap_or_default().into(),
             status: self.status.as_u16(),
             code: self.code.into(),
-            detail: self.detail,
-        };
-        let mut response = (self.status, Json(problem)).into_response();
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.problem())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.status {

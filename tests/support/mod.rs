@@ -5,3 +5,4 @@
 pub(crate) mod answer;
 pub(crate) mod postgres;
 pub(crate) mod server;
+pub(crate) mod whole;
