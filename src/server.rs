@@ -27,7 +27,7 @@ use crate::protocol::{HubFile, SUBPROTOCOL};
 use crate::reaper;
 use crate::registry::{Registry, RegistryError};
 use crate::store::measured::Measured;
-use crate::store::{self, StoreError};
+use crate::store::{self, SharedStore, StoreError};
 use crate::tasks::Tasks;
 
 /// How long the ends of sessions are waited for before a stop.
@@ -166,7 +166,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let tokens = tokens(&settings, &home)?;
     let metrics = Metrics::new();
     let store = store::open(settings.database_url.as_deref(), &home.path.join("foghorn.db")).await?;
-    let store = Measured::new(store, metrics.clone());
+    let store: SharedStore = Arc::new(Measured::new(store, metrics.clone()));
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr()?;
     let metrics_listener = match settings.metrics_listen {

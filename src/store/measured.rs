@@ -23,8 +23,8 @@ pub struct Measured {
 impl Measured {
     /// Measures a store.
     #[must_use]
-    pub fn new(store: SharedStore, metrics: Arc<Metrics>) -> SharedStore {
-        Arc::new(Self { store, metrics })
+    pub fn new(store: SharedStore, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics }
     }
 
     async fn call<T>(

@@ -1,6 +1,7 @@
 //! Where tokens, tickets' secrets, resume secrets and the environment's values must not be found.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use foghorn::protocol::HubMessage;
 use serde_json::json;
@@ -100,6 +101,10 @@ async fn secrets_are_in_no_log_error_metric_description_trail_process_or_databas
     }
     assert!(places.0.iter().any(|(name, bytes)| name == "the file foghorn.db" && bytes.len() > 4096));
     assert!(server.log().contains("\"level\":\"DEBUG\""), "the log tells little");
+    for name in ["token", "foghorn.db"] {
+        let mode = fs::metadata(server.home().join(name)).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name} is for its user alone");
+    }
     places.have_none_of(&[
         ("a user's token", OWNER),
         ("another user's token", OTHER),
