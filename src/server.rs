@@ -67,6 +67,14 @@ pub enum ServerError {
         /// What the system said.
         reason: io::Error,
     },
+    /// The address of the listener for metrics cannot be listened on.
+    #[error("cannot listen on {address} for metrics: {reason}; choose another address with --metrics-listen")]
+    MetricsListen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
     /// The tokens cannot be used.
     #[error("the tokens cannot be used: {0}")]
     Tokens(#[from] TokensError),
@@ -167,10 +175,11 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let metrics = Metrics::new();
     let store = store::open(settings.database_url.as_deref(), &home.path.join("foghorn.db")).await?;
     let store: SharedStore = Arc::new(Measured::new(store, metrics.clone()));
-    let listener = listen(settings.listen).await?;
+    let listener = TcpListener::bind(settings.listen).await;
+    let listener = listener.map_err(|reason| ServerError::Listen { address: settings.listen, reason })?;
     let address = listener.local_addr()?;
     let metrics_listener = match settings.metrics_listen {
-        Some(address) => Some(listen(address).await?),
+        Some(address) => Some(listen_for_metrics(address).await?),
         None => None,
     };
 
@@ -228,8 +237,8 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     Ok(())
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|reason| ServerError::Listen { address, reason })
+async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|reason| ServerError::MetricsListen { address, reason })
 }
 
 fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {

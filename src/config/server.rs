@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
 
@@ -212,10 +213,14 @@ impl Server {
                     .into();
             return Err(ConfigError::Setting { name: "listen", reason });
         }
+        let log = args.log.or(file.log).unwrap_or_else(|| LOG.into());
+        if EnvFilter::try_new(&log).is_err() {
+            return Err(super::not("log", &log, "a filter such as info or foghorn=debug"));
+        }
         Ok(Self {
             listen,
             metrics_listen: args.metrics_listen.or(file.metrics_listen),
-            log: args.log.or(file.log).unwrap_or_else(|| LOG.into()),
+            log,
             traces: super::traces_endpoint(),
             database_url: args.database_url.or(file.database_url),
             tokens: args.tokens.or(file.tokens),
@@ -302,6 +307,7 @@ mod tests {
             ("[limits]\ngrase = \"3s\"", "grase"),
             ("[limits]\ngrace = \"soon\"", "limits.grace"),
             ("backend = \"moon\"", "backend"),
+            ("log = \"foghorn=loud\"", "log"),
             ("listen = \"0.0.0.0:1\"", "listen"),
         ] {
             let error = read(toml, false).expect_err("refused").to_string();
