@@ -1,39 +1,34 @@
-//! The doors: who shares what, and the loop that accepts connections.
+//! The doors: who shares what.
 //!
 //! | module | doors |
 //! | --- | --- |
 //! | [`routes`] | the table of all doors and of who may come in; the router |
 //! | [`sessions`] | start, list, show, stop, signal, audit |
 //! | [`tickets`] | make, list, revoke |
-//! | [`attach`] | the websocket that follows a session |
+//! | [`attach`] | the websocket that follows a session, over [`websocket`] |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
 //! | [`logs`] | the log of an app |
 //! | [`ready`], [`metrics`], [`openapi`] | operation |
+//! | [`accept`] | the loop that accepts connections, and who may be connected |
+//! | [`body`] | what may come with a request |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{ConnectInfo, Request};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::protocol::PING;
 use crate::registry::Registry;
 use crate::store::{AuditRow, SharedStore};
 use crate::tasks::Tasks;
 
+mod accept;
 pub mod attach;
 pub mod auth;
+mod body;
 pub mod error;
 mod format;
 pub mod logs;
@@ -44,17 +39,10 @@ pub mod ready;
 pub mod routes;
 pub mod sessions;
 pub mod tickets;
+pub mod websocket;
 
+pub use accept::{Place, serve};
 use auth::Tokens;
-
-/// The longest head of a request, in bytes.
-const MAX_HEAD: usize = 64 << 10;
-
-/// How long a client may take to send the head of a request.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long answers that are under way may take when the hub stops.
-const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// What all doors share.
 pub struct Hub {
@@ -107,71 +95,5 @@ impl Hub {
             self.metrics.audit_unstored.inc();
             tracing::error!("a line of the audit trail is in the log alone: too many wait for the store");
         }
-    }
-}
-
-/// A connection's place among those that may be open at once. What goes on after an upgrade keeps it.
-#[derive(Clone, Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
-
-/// Small frames go at once: an echo that waits for an acknowledgement takes 40 ms. And a peer that vanished without a
-/// word is noticed, also by doors that only send.
-fn tune(stream: &TcpStream) -> std::io::Result<()> {
-    use rustix::net::sockopt;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, PING * 2)?;
-    sockopt::set_tcp_keepintvl(stream, PING / 3)?;
-    Ok(sockopt::set_tcp_keepcnt(stream, 3)?)
-}
-
-/// Accepts connections until the tasks are told to stop, at most so many at once.
-pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connections: usize) {
-    let room = Arc::new(Semaphore::new(connections));
-    let stop = tasks.stopping();
-    loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let (stream, peer) = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Out of descriptors, mostly: some will be free again.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            () = stop.cancelled() => return,
-        };
-        // A socket that refuses this is served without it.
-        let _ = tune(&stream);
-        let router = router.clone();
-        let place = Place(Arc::new(permit));
-        let service = TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
-            request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
-            request.extensions_mut().insert(place.clone());
-            request
-        }));
-        let stop = stop.clone();
-        tasks.spawn_to_end("connection", async move {
-            let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http1_only();
-            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(MAX_HEAD);
-            let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-            let served = tokio::select! {
-                served = serving.as_mut() => served,
-                () = stop.cancelled() => {
-                    // What was asked is answered, and nothing more is taken.
-                    serving.as_mut().graceful_shutdown();
-                    match tokio::time::timeout(LAST_ANSWERS, serving).await {
-                        Ok(served) => served,
-                        // A client that does not read what it asked for.
-                        Err(_) => Ok(()),
-                    }
-                }
-            };
-            if let Err(error) = served {
-                tracing::debug!(%error, %peer, "a connection failed");
-            }
-        });
     }
 }

@@ -206,7 +206,13 @@ pub enum Close {
     Normal = 1000,
     /// The hub stops. Connect again.
     GoingAway = 1001,
-    /// The client's message could not be understood, was too long, or came in the wrong place.
+    /// The client's frames break the websocket protocol.
+    Protocol = 1002,
+    /// The client's text is not UTF-8.
+    NotText = 1007,
+    /// The client's message is longer than [`MAX_CLIENT_MESSAGE`].
+    TooLong = 1009,
+    /// The client's message could not be understood, or came in the wrong place.
     BadMessage = 4400,
     /// The token, ticket or right has ended.
     Unauthorized = 4401,

@@ -264,7 +264,7 @@ impl Record {
     #[must_use]
     pub fn end(&self) -> u64 {
         match &self.payload {
-            Payload::Output(_, data) => self.offset + data.len() as u64,
+            Payload::Output(_, data) => self.offset.saturating_add(data.len() as u64),
             Payload::Dropped { to, .. } => *to,
             _ => self.offset,
         }

@@ -38,6 +38,9 @@ const BEGIN: Duration = Duration::from_secs(5);
 /// How long a session that is not here yet is waited for.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
+/// The longest idempotency key, in bytes.
+const MAX_KEY: usize = 255;
+
 /// Variables of the hub and its clients that no command gets.
 const PRIVATE: [&str; 4] = ["FOGHORN_TOKEN", "FOGHORN_DATABASE_URL", EXEMPT, MARK];
 
@@ -409,6 +412,7 @@ impl Registry {
 
     /// All that goes on beside a session's pump.
     fn tend(self: &Arc<Self>, session: &Arc<Session>) {
+        self.tasks.spawn_to_end("crier", session.clone().cry(self.tasks.stopping()));
         self.tasks.spawn_for(&session.id(), "recorder", recorder::record(session.clone(), self.limits.journal_bytes));
         if session.row.tty {
             self.tasks.spawn_for(&session.id(), "screen", session.clone().keep_screen());
@@ -483,11 +487,15 @@ fn check(run: &NewRun) -> Result<(), RegistryError> {
         return invalid("there is no command to run");
     }
     let strings = run.command.iter().chain(run.env.values()).chain(run.env.keys()).chain(&run.dir);
-    if strings.chain(run.caller_env.values()).any(|text| text.contains('\0')) {
+    let mut strings = strings.chain(run.caller_env.values()).chain(run.caller_env.keys()).chain(&run.idempotency_key);
+    if strings.any(|text| text.contains('\0')) {
         return invalid("a command and its environment cannot have NUL characters");
     }
     if run.env.keys().any(|name| name.is_empty() || name.contains('=')) {
         return invalid("a variable's name cannot be empty or have '='");
+    }
+    if run.idempotency_key.as_ref().is_some_and(|key| key.len() > MAX_KEY) {
+        return invalid("an idempotency key has at most 255 bytes");
     }
     Ok(())
 }

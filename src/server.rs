@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +82,7 @@ pub enum ServerError {
     #[error("a server needs tokens: name a file of them with --tokens or FOGHORN_TOKENS")]
     NoTokens,
     /// The store cannot be used.
-    #[error("{0}")]
+    #[error("{0}{advice}", advice = advice(.0))]
     Store(#[from] StoreError),
     /// The sessions that an earlier hub left cannot be taken up.
     #[error("cannot take up the sessions of an earlier hub: {0}")]
@@ -93,6 +93,34 @@ pub enum ServerError {
     /// The system refused something.
     #[error("{0}")]
     System(#[from] io::Error),
+}
+
+/// What to do about a database that cannot be used, where its error does not say so.
+fn advice(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Database(_) => {
+            "; does it run, and is FOGHORN_DATABASE_URL, or foghorn.db in the state folder, right?"
+        }
+        StoreError::Full(_) => "; make room, or set FOGHORN_HOME to a folder that has some",
+        _ => "",
+    }
+}
+
+impl ServerError {
+    /// A stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Home { .. } => "state_folder_unusable",
+            Self::Locked(_) => "state_folder_in_use",
+            Self::Listen { .. } | Self::MetricsListen { .. } => "address_unusable",
+            Self::Tokens(_) => "tokens_unusable",
+            Self::NoTokens => "no_tokens",
+            Self::Store(error) => error.code(),
+            Self::Adopt(_) => "sessions_not_taken_up",
+            Self::Random(_) | Self::System(_) => "system_failed",
+        }
+    }
 }
 
 /// The state folder, held by one hub.
@@ -169,6 +197,8 @@ fn raise_nofile() -> Option<u64> {
 /// # Errors
 /// [`ServerError`] where it cannot start.
 pub async fn run(settings: Server) -> Result<(), ServerError> {
+    // From the first moment on: a hub that is told to stop while it starts stops in order, too.
+    let asked = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let nofile = raise_nofile();
     let home = Home::take(&settings.home)?;
     let tokens = tokens(&settings, &home)?;
@@ -219,7 +249,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     }
 
     let idle = settings.embedded.then_some(settings.limits.embedded_idle);
-    stopped(&registry, logs_read, idle).await?;
+    stopped(asked, &registry, logs_read, idle).await;
     tracing::info!("stopping");
     closing.cancel();
     if settings.embedded {
@@ -263,8 +293,12 @@ fn hub_file(home: &Home, address: SocketAddr) -> HubFile {
 }
 
 /// Waits for a signal that asks to stop, or until there was no session, and nobody who follows a log, for `idle`.
-async fn stopped(registry: &Registry, mut logs: watch::Receiver<usize>, idle: Option<Duration>) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn stopped(
+    (mut terminate, mut interrupt): (Signal, Signal),
+    registry: &Registry,
+    mut logs: watch::Receiver<usize>,
+    idle: Option<Duration>,
+) {
     let nothing_to_do = async {
         let Some(idle) = idle else { return std::future::pending().await };
         let mut count = registry.count();
@@ -282,5 +316,4 @@ async fn stopped(registry: &Registry, mut logs: watch::Receiver<usize>, idle: Op
         _ = interrupt.recv() => {}
         () = nothing_to_do => tracing::info!("no session and nobody who follows a log for a while"),
     }
-    Ok(())
 }

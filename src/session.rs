@@ -5,13 +5,14 @@
 //! | [`ring`] | the newest records, in memory, bounded |
 //! | [`history`] | what has left the ring: the journal, and the source's own spool |
 //! | [`subscription`] | one reader's way through history and ring, without a seam |
+//! | [`crier`] | telling those who follow that there is more |
 //! | [`input`] | who types, and what was typed but has not reached the command |
 //! | [`presence`] | who is here |
 //! | [`pump`] | from the source into the ring |
 //! | [`keeper`] | the terminal's screen, followed like a viewer does |
 //!
 //! Invariant: records are appended by the one pump, under a lock that is held for no longer than that; whoever follows
-//! holds a cursor and is told by a `watch` that the head moved. Publishing waits for nobody.
+//! holds a cursor and is told by the crier that the head moved. Publishing waits for nobody.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,6 +23,7 @@ use crate::record::{Batch, Cause, Exit, Payload, Record, Size};
 use crate::source::{Command, Control};
 use crate::store::{Micros, SessionRow, State};
 
+pub mod crier;
 pub mod history;
 pub mod input;
 pub mod keeper;
@@ -31,6 +33,7 @@ pub mod ring;
 pub mod screen;
 pub mod subscription;
 
+use crier::Crier;
 use history::Journal;
 use input::Input;
 use keeper::Keeper;
@@ -65,8 +68,8 @@ pub struct Session {
     /// The session as it was made. What changes later is in [`Session::status`].
     pub row: SessionRow,
     ring: Mutex<Ring>,
-    /// Moves with every append.
-    head: watch::Sender<u64>,
+    /// Where the output ends, and who is told that it moved.
+    crier: Crier,
     /// The terminal's size, once it is known: after a hub's death it is found in the journal or said by a driver.
     size: Mutex<Option<Size>>,
     /// What the driver's window is, for a source that could not be told yet.
@@ -118,7 +121,7 @@ impl Session {
         let keeper = row.tty.then(|| Keeper::new(Size::DEFAULT));
         Arc::new(Self {
             ring: Mutex::new(Ring::new(from, limits.ring_bytes)),
-            head: watch::Sender::new(from),
+            crier: Crier::new(from),
             size: Mutex::default(),
             wanted_size: Mutex::default(),
             status: watch::Sender::new(status),
@@ -158,10 +161,10 @@ impl Session {
             self.note_size(&batch);
         }
         lock(&self.ring).push(batch);
-        self.head.send_replace(to);
         if ends {
             self.note_end();
         }
+        self.crier.moved(to);
     }
 
     fn note_size(&self, batch: &Batch) {
@@ -250,7 +253,7 @@ impl Session {
     /// Offset at which the output ends now.
     #[must_use]
     pub fn head(&self) -> u64 {
-        *self.head.borrow()
+        self.crier.head()
     }
 
     /// The terminal's size, where there is one.

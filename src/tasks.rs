@@ -2,6 +2,8 @@
 
 use std::fmt::Display;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,8 @@ use tracing::Instrument;
 pub struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// The same as the token says, for those who ask often: the token takes a lock.
+    stopped: Arc<AtomicBool>,
 }
 
 impl Tasks {
@@ -48,8 +52,15 @@ impl Tasks {
         self.stop.clone()
     }
 
+    /// Whether the tasks are to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
     /// Tells all tasks to stop.
     pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
         self.stop.cancel();
     }
 

@@ -339,10 +339,11 @@ async fn a_websocket_counts_as_a_connection_for_as_long_as_it_lives() {
     second.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
     let mut third = server.attach(&id, Hello::watch()).await;
     third.hears(|message| matches!(message, HubMessage::Presence { .. })).await;
-    let fourth = tokio::time::timeout(std::time::Duration::from_millis(300), server.ask("GET", "/healthz", None)).await;
-    assert!(fourth.is_err(), "there is no place left");
+    let (status, problem) = server.ask("GET", "/v1/sessions", None).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("too_many_connections")), "there is no place left");
+    assert_eq!(server.ask("GET", "/healthz", None).await.0, 200, "which is no failure of the hub");
     drop(third);
-    assert_eq!(server.ask("GET", "/healthz", None).await.0, 200);
+    until("a place is free", async || (server.ask("GET", "/v1/sessions", None).await.0 == 200).then_some(())).await;
     stop(&server, &id).await;
 }
 

@@ -45,6 +45,9 @@ const TAIL_BYTES: u64 = 4096;
 /// The exit status of a hub that was started in a wrong way; another try would end the same.
 const USAGE: i32 = 2;
 
+/// The exit status of a hub whose state folder another one holds, which may be about to leave: it can be tried again.
+pub const HUB_BUSY: u8 = 75;
+
 /// A hub that can be asked.
 #[derive(Clone)]
 pub struct Hub {
@@ -165,10 +168,15 @@ impl Hubs {
             }
             self.reap();
             if let Some(status) = self.last_status().filter(|status| *status == USAGE) {
-                let log = self.settings.home.join(LOG_FILE);
-                let last = tail(&log).unwrap_or_default().lines().last().unwrap_or_default().to_owned();
-                let said = last.trim().trim_start_matches("foghorn: ").to_owned();
+                let said = self.last_words();
                 return Err(ClientError::Mismatch(format!("a hub cannot be started here (status {status}): {said}")));
+            }
+            if let Some(status) = self.last_failure() {
+                let said = self.last_words();
+                let home = self.settings.home.display();
+                let silent =
+                    || format!("it ended with status {status} and could not say why; is there room in {home}?");
+                return Err(self.not_started(if said.is_empty() { silent() } else { said }));
             }
             if Instant::now() > deadline {
                 return Err(self.not_started(format!("none answered within {} s", START_LIMIT.as_secs())));
@@ -198,6 +206,19 @@ impl Hubs {
     /// The exit status of the last hub of ours that ended.
     fn last_status(&self) -> Option<i32> {
         *self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The exit status of the last hub of ours, where it could not start, and takes note that it is told.
+    fn last_failure(&self) -> Option<i32> {
+        let mut ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ended.take_if(|status| *status != 0 && *status != i32::from(HUB_BUSY))
+    }
+
+    /// What the last hub said at its end, by its log.
+    fn last_words(&self) -> String {
+        let last = tail(&self.settings.home.join(LOG_FILE)).unwrap_or_default();
+        let words = last.lines().last().unwrap_or_default().trim().strip_prefix("foghorn: ").unwrap_or_default();
+        words.to_owned()
     }
 
     fn starting(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The server's settings: flag, then environment, then `foghorn.toml`, then default.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -239,7 +240,10 @@ fn read_file(path: Option<&Path>, home: &Path) -> Result<File, ConfigError> {
     let file = path.unwrap_or(&default);
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && path.is_none() => return Ok(File::default()),
+        // A state folder that is none is told of when it is to be used.
+        Err(error) if path.is_none() && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(File::default());
+        }
         Err(error) => return Err(ConfigError::Read { path: file.to_owned(), reason: error.to_string() }),
     };
     toml::from_str(&text).map_err(|error| ConfigError::Read { path: file.to_owned(), reason: error.to_string() })
@@ -278,6 +282,9 @@ fn limits(file: &FileLimits, embedded: bool) -> Result<Limits, ConfigError> {
     limits.live_per_owner = file.live_per_owner.or(limits.live_per_owner);
     limits.live_per_app = file.live_per_app.or(limits.live_per_app);
     limits.connections = file.connections.unwrap_or(limits.connections);
+    if limits.connections == 0 {
+        return Err(super::not("limits.connections", "0", "a number of connections that anybody could use"));
+    }
     Ok(limits)
 }
 

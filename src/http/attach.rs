@@ -1,50 +1,39 @@
-//! The websocket that follows a session: records go out, input and control come in.
-//!
-//! The two directions run side by side, so that a viewer who does not read can still interrupt a command. Each viewer
-//! is a cursor over the session's ring; there is no queue that could fill up.
+//! The door to a session's websocket: who may come in, and what they say first. [`viewer`] does the rest.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 mod incoming;
-mod outgoing;
+mod viewer;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Extension, Path, Request, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::select;
-use tokio::sync::mpsc;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role as Side, WebSocketConfig};
 
 use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
 use super::sessions::{audited, find, line};
+use super::websocket::{Decoder, FrameError, Message, Outbox};
 use super::{Hub, Place};
 use crate::agent::protocol::Writer;
-use crate::protocol::{ClientMessage, Close, HELLO_LIMIT, HubMessage, MAX_CLIENT_MESSAGE, Mode, Role, SUBPROTOCOL};
+use crate::protocol::{ClientMessage, Close, HELLO_LIMIT, HubMessage, Mode, Role, SUBPROTOCOL};
 use crate::record::Size;
-use crate::registry::PACE_WINDOW;
 use crate::session::Session;
-use crate::session::presence::Guest;
 use crate::store::Right;
 
-use incoming::Incoming;
-use outgoing::Outgoing;
+use viewer::Viewer;
 
-/// Bytes that a websocket reads at once. What viewers say is short.
-const READ_BUFFER: usize = 4 << 10;
-
-/// Bytes that a websocket writes at once, at least.
-const WRITE_BUFFER: usize = 128 << 10;
-
-type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// How long the last words to a viewer may take.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// `GET /v1/sessions/{id}/attach`.
 pub async fn attach(
@@ -65,10 +54,11 @@ pub async fn attach(
     let line = line(&caller, "join", session.as_ref().ok().map(|session| session.id()), peer);
     let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?))))?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let viewer = Viewer { hub: hub.clone(), caller, peer, session, resume, _place: place };
+    let guest = Guest { hub: hub.clone(), caller, peer, session, resume, _place: place };
     hub.tasks.clone().spawn_to_end("viewer", async move {
-        match upgrade.await {
-            Ok(upgraded) => viewer.run(upgraded).await,
+        match upgrade.await.map(Connection::new) {
+            Ok(Some(connection)) => guest.enter(connection).await,
+            Ok(None) => tracing::error!("a websocket is not on the connection that the listener accepted"),
             Err(error) => tracing::debug!(%error, "a websocket was not taken up"),
         }
     });
@@ -112,8 +102,8 @@ async fn use_ticket(hub: &Hub, caller: &Caller, token: &str) -> Result<Option<St
     if used { Ok(Some(resume)) } else { Err(ApiError::new(StatusCode::UNAUTHORIZED, "ticket_used", auth::TICKET_USED)) }
 }
 
-/// One who follows a session.
-struct Viewer {
+/// One who may follow a session.
+struct Guest {
     hub: Arc<Hub>,
     caller: Caller,
     peer: SocketAddr,
@@ -135,30 +125,104 @@ struct Hello {
 /// Why a viewer's connection is closed by the hub.
 struct Closed(Close, &'static str, String);
 
-impl Viewer {
-    async fn run(self, upgraded: Upgraded) {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(WRITE_BUFFER)
-            .max_message_size(Some(MAX_CLIENT_MESSAGE))
-            .max_frame_size(Some(MAX_CLIENT_MESSAGE));
-        let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Side::Server, Some(config)).await;
-        let hello = match hello(&mut socket).await {
-            Ok(hello) => hello,
-            Err(closed) => return close(&mut socket, closed).await,
+impl From<FrameError> for Closed {
+    fn from(error: FrameError) -> Self {
+        let (close, code) = match error {
+            FrameError::Protocol(_) => (Close::Protocol, "bad_frame"),
+            FrameError::TooLong => (Close::TooLong, "too_large"),
+            FrameError::NotText => (Close::NotText, "not_utf8"),
         };
-        if let Err(closed) = self.check(&hello) {
-            return close(&mut socket, closed).await;
+        Self(close, code, error.to_string())
+    }
+}
+
+/// A websocket: what came half, what is on its way out.
+struct Connection {
+    stream: TcpStream,
+    decoder: Decoder,
+    outbox: Outbox,
+}
+
+impl Connection {
+    /// Takes over the connection of an upgraded request.
+    fn new(upgraded: Upgraded) -> Option<Self> {
+        let parts = downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+        let decoder = Decoder::new(&parts.read_buf);
+        Some(Self { stream: parts.io.into_inner(), decoder, outbox: Outbox::default() })
+    }
+
+    /// The next message; `None` where the connection ends.
+    async fn next(&mut self) -> Result<Option<Message>, FrameError> {
+        loop {
+            if let Some(message) = self.decoder.next()? {
+                return Ok(Some(message));
+            }
+            if self.stream.readable().await.and_then(|()| self.read()).is_err() {
+                return Ok(None);
+            }
         }
-        let guest = self.session.presence.join(self.caller.name());
-        self.seat(&guest, &hello).await;
-        let (sink, stream) = socket.split();
-        let (replies, outbox) = mpsc::channel(16);
-        let incoming = Incoming { viewer: &self, guest: &guest, hello: &hello, size: hello.size, replies };
-        let outgoing = Outgoing { viewer: &self, guest: &guest, hello: &hello, sink };
-        select! {
-            () = incoming.run(stream) => {}
-            () = outgoing.run(outbox) => {}
+    }
+
+    /// Reads what has come. Whether something has; the peer's end is an error.
+    fn read(&mut self) -> io::Result<bool> {
+        match self.decoder.read(&self.stream) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds a message.
+    fn say(&mut self, message: &HubMessage) {
+        self.outbox.text(&serde_json::to_string(message).unwrap_or_default());
+    }
+
+    /// Adds the reason, and the end.
+    fn say_closed(&mut self, Closed(close, code, detail): Closed) {
+        if close != Close::Normal && close != Close::GoingAway {
+            self.say(&HubMessage::Error { code: code.into(), detail: detail.clone() });
+        }
+        self.outbox.close(close as u16, &detail);
+    }
+
+    /// Writes what is on its way, then waits for the peer's end, so that nothing that was written is lost. In bounded
+    /// time.
+    async fn finish(mut self) {
+        let written = async {
+            while let Ok((_, false)) = self.outbox.write(&self.stream) {
+                self.stream.writable().await?;
+            }
+            rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?;
+            let mut passed_over = [0; 1024];
+            loop {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut passed_over) {
+                    Ok(0) => return Ok(()),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                    _ => {}
+                }
+            }
+        };
+        // A peer that is gone, or that does not take it, gets no more.
+        let _: Result<io::Result<()>, _> = timeout(FAREWELL, written).await;
+    }
+}
+
+impl Guest {
+    /// Hears the hello, and follows the session as it says.
+    async fn enter(self, mut connection: Connection) {
+        let hello = match hello(&mut connection).await {
+            Ok(Some(hello)) => self.check(&hello).map(|()| hello),
+            Ok(None) => return,
+            Err(closed) => Err(closed),
+        };
+        match hello {
+            Ok(hello) => Viewer::new(self, hello, connection).run().await,
+            Err(closed) => {
+                connection.say_closed(closed);
+                connection.finish().await;
+            }
         }
     }
 
@@ -177,61 +241,36 @@ impl Viewer {
         }
         Ok(())
     }
-
-    /// Gives the viewer the driver's seat where it asks for it and may have it.
-    async fn seat(&self, guest: &Guest, hello: &Hello) {
-        if hello.role == Role::Watch
-            || !self.session.presence.drive(guest.viewer, hello.role == Role::Take, hello.writer)
-        {
-            return;
-        }
-        self.hub.audit(line(&self.caller, "driver", Some(self.session.id()), self.peer));
-        if let Some(size) = hello.size {
-            self.session.resize(size).await;
-        }
-        let pace = if hello.paces { hello.from.unwrap_or(0).saturating_add(PACE_WINDOW) } else { u64::MAX };
-        self.session.set_pace(pace).await;
-    }
 }
 
 fn bad(detail: &str) -> Closed {
     Closed(Close::BadMessage, "bad_message", detail.into())
 }
 
-async fn hello(socket: &mut Socket) -> Result<Hello, Closed> {
+/// The first message; `None` where the connection ends before it.
+async fn hello(connection: &mut Connection) -> Result<Option<Hello>, Closed> {
     let first = async {
         loop {
-            match socket.next().await {
-                Some(Ok(Message::Text(text))) => return Some(text),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                _ => return None,
+            match connection.next().await? {
+                Some(Message::Text(text)) => return Ok(Some(text)),
+                Some(Message::Ping(payload)) => {
+                    connection.outbox.pong(&payload);
+                    // What the socket does not take now goes with the welcome.
+                    let _ = connection.outbox.write(&connection.stream);
+                }
+                Some(Message::Pong) => {}
+                Some(Message::Binary(_)) => return Err(bad("the first message is a hello, as text")),
+                Some(Message::Close) | None => return Ok(None),
             }
         }
     };
     let text = timeout(HELLO_LIMIT, first).await;
     let text = text.map_err(|_| Closed(Close::Timeout, "hello_timeout", "no hello came in time".into()))?;
-    let text = text.ok_or_else(|| bad("the first message is a hello, as text"))?;
+    let Some(text) = text? else { return Ok(None) };
     let Ok(ClientMessage::Hello { mode, role, from, writer, size, paces }) = serde_json::from_str(&text) else {
         return Err(bad("the first message is a hello"));
     };
     let writer = writer.map(|writer| Writer::from_str_radix(&writer, 16).ok().filter(|_| writer.len() == 32));
     let writer = writer.map(|writer| writer.ok_or_else(|| bad("a writer is 32 hexadecimal digits"))).transpose()?;
-    Ok(Hello { mode, role, from, writer, size: size.map(Size::clamped), paces })
-}
-
-async fn close(socket: &mut Socket, Closed(code, name, detail): Closed) {
-    let error = HubMessage::Error { code: name.into(), detail: detail.clone() };
-    // The peer may be gone already.
-    let _ = socket.send(text(&error)).await;
-    let _ = socket.close(Some(frame(code, detail))).await;
-}
-
-fn frame(code: Close, reason: String) -> CloseFrame {
-    // A close frame's reason has at most 123 bytes (RFC 6455, section 5.5).
-    let reason: String = reason.chars().take(100).collect();
-    CloseFrame { code: (code as u16).into(), reason: reason.into() }
-}
-
-fn text(message: &HubMessage) -> Message {
-    Message::text(serde_json::to_string(message).unwrap_or_default())
+    Ok(Some(Hello { mode, role, from, writer, size: size.map(Size::clamped), paces }))
 }

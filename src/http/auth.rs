@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -17,9 +18,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Hub;
 use super::error::ApiError;
 use super::routes::Rule;
+use super::{Hub, Place};
 use crate::protocol::BEARER_PREFIX;
 use crate::registry::hex;
 use crate::session::{lock, now};
@@ -201,6 +202,9 @@ impl Tokens {
         let tokens = Self { file, own, read: Mutex::default() };
         if let Some(file) = &tokens.file {
             *lock(&tokens.read) = (modified(file), Arc::new(parse(file)?));
+            if std::fs::metadata(file).is_ok_and(|file| file.mode() & 0o007 != 0) {
+                tracing::warn!(file = %file.display(), "everyone on this machine can read the tokens: chmod 600");
+            }
         }
         Ok(tokens)
     }
@@ -250,12 +254,18 @@ fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
     for entry in file.token {
         let hash = match (entry.token, entry.sha256) {
             (Some(token), None) if token.len() >= 16 => hash(&token),
-            (None, Some(sha256)) if sha256.len() == 64 => sha256.to_ascii_lowercase(),
-            _ => return Err(error(format!("{} needs a token of 16 or more letters, or its sha256", entry.name))),
+            (None, Some(sha256)) if is_hash(&sha256) => sha256.to_ascii_lowercase(),
+            _ => {
+                return Err(error(format!("{} needs a token of 16 or more letters, or its sha256 in hex", entry.name)));
+            }
         };
         tokens.insert(hash.clone(), Holder { name: entry.name, role: entry.role, apps: entry.apps, hash });
     }
     Ok(tokens)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|letter| letter.is_ascii_hexdigit())
 }
 
 /// The token that came with a request: as a bearer, or as a second subprotocol of a websocket.
@@ -347,6 +357,9 @@ impl FromRequestParts<Arc<Hub>> for Caller {
             Known::Caller(caller) => caller,
             Known::Ended(ticket, error) => return Err(refused(hub, parts, &ticket, error)),
         };
+        if !parts.extensions.get::<Place>().is_none_or(Place::settle) {
+            return Err(ApiError::crowded());
+        }
         match &caller {
             Caller::Ticket(bearer) if bearer.unused && !rule.takes_unused_tickets() => {
                 let error = ApiError::forbidden("do this before its one use, which is to follow the session");

@@ -1,13 +1,16 @@
 //! Errors as the doors tell them: a status, a stable code, and a sentence that says what to do.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::protocol::Problem;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
+
+/// The media type of an error.
+const PROBLEM: &str = "application/problem+json";
 
 /// An error for a client. What is not for clients is logged where it becomes one of these.
 #[derive(Clone, Debug)]
@@ -76,6 +79,40 @@ impl ApiError {
         let detail = "the hub's database does not answer; what runs goes on, try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
     }
+
+    /// All connections that the settings allow are taken.
+    #[must_use]
+    pub fn crowded() -> Self {
+        let detail = "as many are connected to this hub as may be; try again in a moment, or raise `connections`";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail)
+    }
+}
+
+/// Makes a problem of an error that the router or an extractor tells in its own way: an address that cannot be decoded,
+/// a method that a door does not have.
+pub async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !(status.is_client_error() || status.is_server_error()) || kind.is_some_and(|kind| kind == PROBLEM) {
+        return response;
+    }
+    let error = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ApiError::new(
+            status,
+            "method_not_allowed",
+            "this door does not have this method; `Allow` says which it has",
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::rejected(status, String::new()),
+        status if status.is_client_error() => {
+            ApiError::new(status, "invalid_request", "the request cannot be understood")
+        }
+        status => ApiError::new(status, "internal", "the hub failed at this request; its log says more"),
+    };
+    let mut problem = error.into_response();
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        problem.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    problem
 }
 
 impl From<JsonRejection> for ApiError {
@@ -87,12 +124,6 @@ impl From<JsonRejection> for ApiError {
 impl From<QueryRejection> for ApiError {
     fn from(error: QueryRejection) -> Self {
         Self::rejected(error.status(), error.body_text())
-    }
-}
-
-impl From<PathRejection> for ApiError {
-    fn from(error: PathRejection) -> Self {
-        Self::invalid(error.body_text())
     }
 }
 
@@ -138,7 +169,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.problem())).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

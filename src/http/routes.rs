@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State as Shared};
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Extension, Router};
@@ -18,14 +18,11 @@ use super::logs::LogsQuery;
 use super::openapi::{Answer, Shape, asked, nothing};
 use super::output::OutputQuery;
 use super::sessions::{AuditQuery, ListQuery, ShowQuery, StopQuery};
-use super::{Hub, attach, logs, metrics, openapi, output, ready, sessions, tickets};
+use super::{Hub, attach, body, error, logs, metrics, openapi, output, ready, sessions, tickets};
 use crate::protocol::{
     AuditList, NewSession, NewSignal, NewTicket, Ready, SessionInfo, SessionList, Started, Ticket, TicketList, Unready,
 };
 use crate::store::Right;
-
-/// The longest body of a request, in bytes.
-const MAX_BODY: usize = 1 << 20;
 
 /// Who may come in at a door. A caller who may not even see a session finds nothing there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,6 +272,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
     let mut router = Router::new();
     for door in DOORS {
         let route: MethodRouter<Arc<Hub>> = (door.route)().layer(Extension(door.rule));
+        let route: MethodRouter<Arc<Hub>> = route.layer(from_fn(body::checked));
         let route = route
             .layer(CatchPanicLayer::custom(failed))
             .layer(from_fn_with_state((hub.metrics.clone(), door.path), metrics::watch));
@@ -282,20 +280,14 @@ pub fn router(hub: Arc<Hub>) -> Router {
     }
     router
         .fallback(no_door)
-        .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(body::MAX_BODY))
+        .layer(map_response(error::as_problem))
         .with_state(hub)
 }
 
 async fn no_door(Shared(hub): Shared<Arc<Hub>>) -> ApiError {
     hub.metrics.request("none", 404);
     ApiError::new(StatusCode::NOT_FOUND, "no_such_door", "there is nothing at this address")
-}
-
-async fn no_method(Shared(hub): Shared<Arc<Hub>>) -> ApiError {
-    hub.metrics.request("none", 405);
-    let detail = "there is a door at this address, but not for this method";
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
 fn failed(_: Box<dyn Any + Send>) -> Response {

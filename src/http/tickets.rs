@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Path, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -107,9 +107,8 @@ pub async fn remove(
     Shared(hub): Shared<Arc<Hub>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     caller: Caller,
-    path: Result<Path<(String, Uuid)>, PathRejection>,
+    Path((id, ticket)): Path<(String, Uuid)>,
 ) -> Result<StatusCode, ApiError> {
-    let Path((id, ticket)) = path?;
     let session = find(&hub, &caller, &id, Right::Control, "revoke tickets of this session").await;
     let id = session.as_ref().ok().map(|session| session.id());
     let line = AuditRow { detail: ticket.to_string(), ..line(&caller, "revoke", id, peer) };

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::select;
 
 use super::{Session, lock};
 use crate::agent::protocol::{INPUT_WINDOW, Writer};
@@ -35,26 +35,12 @@ struct Sent {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Input {
     writers: Mutex<HashMap<Writer, Sent>>,
-    /// Moves when something is acknowledged.
-    acks: watch::Sender<()>,
-}
-
-impl Default for Input {
-    fn default() -> Self {
-        Self { writers: Mutex::default(), acks: watch::Sender::new(()) }
-    }
 }
 
 impl Input {
-    /// Follows acknowledgements.
-    #[must_use]
-    pub fn follow(&self) -> watch::Receiver<()> {
-        self.acks.subscribe()
-    }
-
     /// Up to where the command has this writer's input.
     #[must_use]
     pub fn acked(&self, writer: Writer) -> u64 {
@@ -62,24 +48,28 @@ impl Input {
     }
 
     /// The source has a writer's input up to `offset`.
-    pub fn note_ack(&self, writer: Writer, offset: u64) {
-        if let Some(sent) = lock(&self.writers).get_mut(&writer) {
+    fn note_ack(&self, writer: Writer, offset: u64) {
+        {
+            let mut writers = lock(&self.writers);
+            let sent = writers.entry(writer).or_default();
             sent.acked = sent.acked.max(offset);
+            sent.next = sent.next.max(offset);
             let acked = sent.acked;
             sent.waiting.retain(|(at, data)| at + data.len() as u64 > acked);
         }
-        self.acks.send_replace(());
     }
 
-    /// Takes a writer's bytes; `None` where they are here already.
+    /// Whether it is known where this writer stands.
+    fn knows(&self, writer: Writer) -> bool {
+        lock(&self.writers).contains_key(&writer)
+    }
+
+    /// Takes a writer's bytes, which starts at 0 where it is not known; `None` where they are here already.
     fn accept(&self, writer: Writer, offset: u64, data: Bytes) -> Result<Option<(u64, Bytes)>, InputError> {
         let mut writers = lock(&self.writers);
-        let sent = writers.entry(writer).or_insert_with(|| {
-            // A writer that an earlier hub knew: it goes on where it says; the source checks it.
-            Sent { next: offset, acked: offset, ..Sent::default() }
-        });
+        let sent = writers.entry(writer).or_default();
         let end = offset.saturating_add(data.len() as u64);
-        if offset > sent.next || end > sent.acked + INPUT_WINDOW {
+        if offset > sent.next || end > sent.acked.saturating_add(INPUT_WINDOW) {
             return Err(InputError::OutOfWindow);
         }
         if end <= sent.next {
@@ -90,6 +80,17 @@ impl Input {
         sent.next = end;
         sent.waiting.push_back((at, new.clone()));
         Ok(Some((at, new)))
+    }
+
+    /// Notes where a writer's input ends: behind all that it sent.
+    fn end(&self, writer: Writer, offset: u64) -> Result<(), InputError> {
+        let mut writers = lock(&self.writers);
+        let sent = writers.entry(writer).or_default();
+        if offset != sent.next {
+            return Err(InputError::OutOfWindow);
+        }
+        sent.end = Some(offset);
+        Ok(())
     }
 
     /// What a new connection to the source has to be told again, oldest first.
@@ -113,15 +114,17 @@ impl Session {
         if !self.presence.drives(viewer) {
             return Err(InputError::NotDriving);
         }
+        if offset > 0 && !self.meet(writer).await {
+            return Ok(());
+        }
         // A new connection to the source is first told what was typed before: nothing may overtake that.
         let _order = self.telling.lock().await;
         match self.input.accept(writer, offset, data)? {
             Some((at, new)) => {
                 self.tell(Command::Input(writer, at, new)).await;
             }
-            None => {
-                self.input.acks.send_replace(());
-            }
+            // The writer may have missed the acknowledgement.
+            None => self.crier.nudge(),
         }
         Ok(())
     }
@@ -134,10 +137,45 @@ impl Session {
         if !self.presence.drives(viewer) {
             return Err(InputError::NotDriving);
         }
+        if offset > 0 && !self.meet(writer).await {
+            return Ok(());
+        }
         let _order = self.telling.lock().await;
-        lock(&self.input.writers).entry(writer).or_default().end = Some(offset);
+        self.input.end(writer, offset)?;
         self.tell(Command::InputEnd(writer, offset)).await;
         Ok(())
+    }
+
+    /// The source has a writer's input up to `offset`: whoever types is told.
+    pub(super) fn note_input(&self, writer: Writer, offset: u64) {
+        self.input.note_ack(writer, offset);
+        self.crier.nudge();
+    }
+
+    /// Asks the source where a writer stands that is not known here and that does not start at 0: an earlier hub may
+    /// have known it, and a source that is given what does not follow breaks off the connection that all viewers live
+    /// from. Whether the writer is known now; not where the session ends first, and nothing can be typed any more.
+    async fn meet(&self, writer: Writer) -> bool {
+        let mut acks = self.crier.at_once();
+        let mut control = self.control.subscribe();
+        let mut status = self.status();
+        loop {
+            let connected = control.borrow_and_update().clone();
+            if self.input.knows(writer) {
+                return true;
+            }
+            if let Some(connected) = connected {
+                // No bytes at all, which the source acknowledges with what it has of this writer. Where the connection
+                // is gone there will be another one.
+                let _ = connected.send(Command::Input(writer, 0, Bytes::new())).await;
+            }
+            let known = async { while !self.input.knows(writer) && acks.changed().await.is_ok() {} };
+            select! {
+                () = known => return true,
+                _ = control.changed() => {}
+                _ = status.wait_for(|status| status.exit.is_some()) => return false,
+            }
+        }
     }
 
     /// Tells a new connection all that the source has not acknowledged.
@@ -166,6 +204,30 @@ mod tests {
         assert_eq!(input.waiting().len(), 1);
         input.note_ack(1, 4);
         assert!(input.waiting().is_empty());
+    }
+
+    #[test]
+    fn a_writer_starts_at_its_start_or_where_the_source_says() {
+        let input = Input::default();
+        let bytes = Bytes::from_static;
+        for offset in [1, u64::MAX - 1, u64::MAX] {
+            assert_eq!(input.accept(1, offset, bytes(b"abc")), Err(InputError::OutOfWindow));
+        }
+        input.note_ack(2, 7);
+        assert_eq!(input.accept(2, 5, bytes(b"abc")), Ok(Some((7, bytes(b"c")))));
+        assert_eq!(input.accept(2, 9, bytes(b"x")), Err(InputError::OutOfWindow));
+    }
+
+    #[test]
+    fn an_end_stands_behind_all_that_was_typed() {
+        let input = Input::default();
+        assert!(input.accept(1, 0, Bytes::from_static(b"abc")).is_ok());
+        for offset in [0, 2, 4, u64::MAX] {
+            assert_eq!(input.end(1, offset), Err(InputError::OutOfWindow));
+        }
+        assert_eq!(input.end(1, 3), Ok(()));
+        assert_eq!(input.end(1, 3), Ok(()), "said again over a new connection");
+        assert_eq!(input.end(2, 0), Ok(()), "one who types nothing");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Presence: who is here, and which of them drives. Joining returns a value; dropping it leaves.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Presence {
     names: Mutex<HashMap<u64, String>>,
     next: Mutex<u64>,
     present: watch::Sender<Present>,
+    /// Counts how often viewers were to be told of who is here.
+    announced: AtomicU64,
 }
 
 impl Presence {
@@ -46,7 +49,12 @@ impl Presence {
     #[must_use]
     pub fn new(released: bool) -> Arc<Self> {
         let present = Present { released, ..Present::default() };
-        Arc::new(Self { names: Mutex::default(), next: Mutex::default(), present: watch::Sender::new(present) })
+        Arc::new(Self {
+            names: Mutex::default(),
+            next: Mutex::default(),
+            present: watch::Sender::new(present),
+            announced: AtomicU64::new(0),
+        })
     }
 
     /// Joins under a name.
@@ -72,6 +80,23 @@ impl Presence {
     #[must_use]
     pub fn now(&self) -> Present {
         self.present.borrow().clone()
+    }
+
+    /// How many are here now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.present.borrow().viewers
+    }
+
+    /// Viewers are to be told who is here.
+    pub(super) fn announce(&self) {
+        self.announced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows when viewers are to be told who is here.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        self.announced.load(Ordering::Relaxed)
     }
 
     /// Whether this viewer drives.

@@ -96,7 +96,7 @@ impl Session {
                         self.publish(batch);
                     }
                 }
-                Event::InputAck(writer, offset) => self.input.note_ack(writer, offset),
+                Event::InputAck(writer, offset) => self.note_input(writer, offset),
                 Event::Started => self.note_started(now()),
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::record::{Batch, Marks};
 
@@ -38,13 +38,18 @@ pub struct Ring {
     limit: usize,
     head: u64,
     marks: Marks,
+    /// The newest batches as one, from the first index to behind the last: made once for all who read them together.
+    joined: Option<(u64, u64, Bytes)>,
 }
+
+/// Batches are joined where there are so many at least, and so many bytes of them at most.
+const JOINED: (usize, usize) = (4, 32 << 10);
 
 impl Ring {
     /// An empty ring for a sequence that ends at `head` so far.
     #[must_use]
     pub fn new(head: u64, limit: usize) -> Self {
-        Self { batches: VecDeque::new(), first: 0, bytes: 0, limit, head, marks: Marks::default() }
+        Self { batches: VecDeque::new(), first: 0, bytes: 0, limit, head, marks: Marks::default(), joined: None }
     }
 
     /// Appends a batch. One that does not start at the head is cut or, where bytes are missing, taken as it is: what
@@ -87,7 +92,7 @@ impl Ring {
     }
 
     /// Appends what follows the cursor to `out`, at most `max` bytes but at least one batch, and moves the cursor.
-    pub fn read(&self, cursor: &mut Cursor, max: usize, out: &mut Vec<Bytes>) -> Found {
+    pub fn read(&mut self, cursor: &mut Cursor, max: usize, out: &mut Vec<Bytes>) -> Found {
         let oldest = self.batches.front().map_or(self.head, |batch| batch.from);
         let index = match cursor.index {
             Some(index) if index >= self.first => index,
@@ -95,9 +100,15 @@ impl Ring {
             _ if cursor.offset < oldest => return Found::Older(oldest),
             _ => self.seek(cursor.offset),
         };
-        let mut taken = 0;
+        let skip = (index - self.first) as usize;
         cursor.index = Some(index);
-        for batch in self.batches.range((index - self.first) as usize..) {
+        if let Some(joined) = self.joined(skip, cursor.offset) {
+            out.push(joined);
+            *cursor = Cursor { index: Some(self.first + self.batches.len() as u64), offset: self.head };
+            return Found::Records;
+        }
+        let mut taken = 0;
+        for batch in self.batches.range(skip..) {
             if taken > 0 && taken + batch.bytes.len() > max {
                 break;
             }
@@ -108,6 +119,34 @@ impl Ring {
             *cursor = Cursor { index: cursor.index.map(|index| index + 1), offset: batch.to.max(cursor.offset) };
         }
         if taken > 0 { Found::Records } else { Found::Nothing }
+    }
+
+    /// All batches but the first `skip` as one, where they are many and short: a copy for all readers, instead of many
+    /// parts for each.
+    fn joined(&mut self, skip: usize, offset: u64) -> Option<Bytes> {
+        let (from, to) = (self.first + skip as u64, self.first + self.batches.len() as u64);
+        let first = self.batches.get(skip).filter(|_| to - from >= JOINED.0 as u64)?;
+        if first.from < offset {
+            return None;
+        }
+        if let Some((has_from, has_to, bytes)) = &self.joined
+            && (*has_from, *has_to) == (from, to)
+        {
+            return Some(bytes.clone());
+        }
+        let mut len = 0;
+        let short = |batch: &Batch| {
+            len += batch.bytes.len();
+            len <= JOINED.1
+        };
+        if !self.batches.range(skip..).all(short) {
+            return None;
+        }
+        let mut bytes = BytesMut::with_capacity(len);
+        self.batches.range(skip..).for_each(|batch| bytes.extend_from_slice(&batch.bytes));
+        let bytes = bytes.freeze();
+        self.joined = Some((from, to, bytes.clone()));
+        Some(bytes)
     }
 
     /// The index of the first batch of which a reader at `offset` has not all.
@@ -149,6 +188,27 @@ mod tests {
         assert_eq!(ring.read(&mut cursor, 1 << 20, &mut out), Found::Records);
         assert_eq!(text(&out), (0, (0..100).collect()));
         assert_eq!(ring.read(&mut cursor, 1 << 20, &mut out), Found::Nothing);
+    }
+
+    #[test]
+    fn readers_at_one_place_share_what_was_joined_and_others_get_their_own() {
+        let mut ring = Ring::new(0, 1 << 20);
+        (0..10).for_each(|at| ring.push(output(at * 10, 10)));
+        let read = |ring: &mut Ring, from: u64| {
+            let (mut cursor, mut out) = (Ring::cursor(from), Vec::new());
+            assert_eq!(ring.read(&mut cursor, 1 << 20, &mut out), Found::Records);
+            assert_eq!(text(&out), (from, (from as u8..100).collect()));
+            assert_eq!(cursor.offset, 100);
+            out
+        };
+        let (one, other) = (read(&mut ring, 0), read(&mut ring, 0));
+        assert_eq!((one.len(), one[0].as_ptr()), (1, other[0].as_ptr()), "one copy for both");
+        assert_eq!(read(&mut ring, 40).len(), 1);
+        assert!(read(&mut ring, 45).len() > 1, "a batch that is cut is not shared");
+        ring.push(output(100, 10));
+        let (mut cursor, mut out) = (Ring::cursor(0), Vec::new());
+        assert_eq!(ring.read(&mut cursor, 1 << 20, &mut out), Found::Records);
+        assert_eq!((text(&out).1.len(), cursor.offset), (110, 110));
     }
 
     #[test]

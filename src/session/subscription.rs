@@ -20,23 +20,44 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// See the module's documentation.
 pub struct Subscription {
     session: Arc<Session>,
-    head: watch::Receiver<u64>,
+    /// Moves when there may be more.
+    moved: watch::Receiver<u64>,
     cursor: Cursor,
     /// Whether what left the ring may be read from the journal; the one who writes the journal must not.
     journal: bool,
     ended: bool,
 }
 
+/// What a look at the ring found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Records were put out.
+    Records,
+    /// Nothing new.
+    Nothing,
+    /// What comes next is not in the ring, which starts here: [`Subscription::older`] has it.
+    Older(u64),
+    /// The exit was put out before.
+    Ended,
+}
+
 impl Subscription {
     pub(super) fn new(session: Arc<Session>, from: u64) -> Self {
-        let head = session.head.subscribe();
-        Self { head, cursor: Ring::cursor(from), session, journal: true, ended: false }
+        let moved = session.crier.gathered();
+        Self { moved, cursor: Ring::cursor(from), session, journal: true, ended: false }
     }
 
     /// For the recorder: what left the ring comes from the source alone.
     #[must_use]
     pub fn past_the_journal(mut self) -> Self {
         self.journal = false;
+        self
+    }
+
+    /// For whoever types: told of every record at once, and of what the command has got.
+    #[must_use]
+    pub fn at_once(mut self) -> Self {
+        self.moved = self.session.crier.at_once();
         self
     }
 
@@ -60,28 +81,14 @@ impl Subscription {
     /// Puts what comes next into `out`: whole records, as many as are there up to [`PIECE`]. Waits where there is
     /// nothing new; `false` once the exit was returned. Safe to cancel.
     pub async fn next(&mut self, out: &mut Vec<Bytes>) -> bool {
-        if self.ended {
-            return false;
-        }
         loop {
-            self.head.borrow_and_update();
-            let found = self.take(out);
-            match found {
-                Found::Records => return true,
-                Found::Nothing => {
-                    if self.session.has_ended() && self.cursor.offset >= self.session.head() {
-                        self.ended = true;
-                        return false;
-                    }
-                    if self.head.changed().await.is_err() {
-                        return false;
-                    }
-                }
-                Found::Older(ring) => {
+            match self.take(out) {
+                Taken::Records => return true,
+                Taken::Ended => return false,
+                Taken::Nothing => self.moved().await,
+                Taken::Older(ring) => {
                     let batch = self.older(ring).await;
-                    self.cursor = Ring::cursor(batch.to.max(self.cursor.offset));
-                    self.ended = batch.ends;
-                    out.push(batch.bytes);
+                    out.push(self.accept(batch));
                     return true;
                 }
             }
@@ -89,14 +96,60 @@ impl Subscription {
     }
 
     /// What is new in the ring, without waiting.
-    fn take(&mut self, out: &mut Vec<Bytes>) -> Found {
-        lock(&self.session.ring).read(&mut self.cursor, PIECE, out)
+    pub fn take(&mut self, out: &mut Vec<Bytes>) -> Taken {
+        if self.ended {
+            return Taken::Ended;
+        }
+        self.moved.borrow_and_update();
+        // Before the ring is read: the exit is in it when the session has ended.
+        let ended = self.session.has_ended();
+        let found = lock(&self.session.ring).read(&mut self.cursor, PIECE, out);
+        match found {
+            Found::Records => Taken::Records,
+            Found::Older(ring) => Taken::Older(ring),
+            Found::Nothing if ended => {
+                self.ended = true;
+                Taken::Ended
+            }
+            Found::Nothing => Taken::Nothing,
+        }
     }
 
-    /// What the ring, which starts at `ring`, has no more: from the journal, else from the source. Waits while
-    /// neither has it but one may get it; a gap is told where neither can.
-    async fn older(&self, ring: u64) -> Batch {
-        let offset = self.cursor.offset;
+    /// Waits until there may be more than was last taken.
+    pub async fn moved(&mut self) {
+        if self.moved.changed().await.is_err() {
+            // Never: the session, which is held here, has the other end.
+            self.ended = true;
+        }
+    }
+
+    /// What the ring, which starts at `ring`, has no more. The future holds nothing of the subscription; what it gives
+    /// is for [`Subscription::accept`].
+    pub fn older(&self, ring: u64) -> impl Future<Output = Batch> + Send + use<> {
+        let past = Past { session: self.session.clone(), offset: self.cursor.offset, journal: self.journal };
+        async move { past.read(ring).await }
+    }
+
+    /// Goes on behind what was read of the past.
+    pub fn accept(&mut self, batch: Batch) -> Bytes {
+        self.cursor = Ring::cursor(batch.to.max(self.cursor.offset));
+        self.ended = batch.ends;
+        batch.bytes
+    }
+}
+
+/// One read of what has left the ring.
+struct Past {
+    session: Arc<Session>,
+    offset: u64,
+    journal: bool,
+}
+
+impl Past {
+    /// From the journal, else from the source. Waits while neither has it but one may get it; a gap is told where
+    /// neither can.
+    async fn read(&self, ring: u64) -> Batch {
+        let offset = self.offset;
         loop {
             let mut extent = self.session.journal.follow();
             let mut control = self.session.control.subscribe();
@@ -116,12 +169,12 @@ impl Subscription {
                 }
             }
             if let Some(control) = connected.filter(|_| !settled)
-                && let Some(batch) = self.ask_source(&control, offset, ring).await
+                && let Some(batch) = self.ask_source(&control, ring).await
             {
                 return batch;
             }
             if settled {
-                return self.gap(offset, ring);
+                return self.gap(ring);
             }
             select! {
                 _ = extent.changed() => {}
@@ -132,7 +185,8 @@ impl Subscription {
         }
     }
 
-    async fn ask_source(&self, control: &crate::source::Control, offset: u64, ring: u64) -> Option<Batch> {
+    async fn ask_source(&self, control: &crate::source::Control, ring: u64) -> Option<Batch> {
+        let offset = self.offset;
         let to = ring.min(offset + PIECE as u64);
         let batches = control.read(offset, to).await?;
         // What was committed while the source was asked is gone there: it is in the journal now.
@@ -142,9 +196,9 @@ impl Subscription {
         Batch::parse(bytes.concat().into()).ok().filter(|batch| batch.from == offset && batch.to > offset)
     }
 
-    fn gap(&self, offset: u64, to: u64) -> Batch {
+    fn gap(&self, to: u64) -> Batch {
         let reason = if self.session.row.record { Reason::AgentLost } else { Reason::NotRecorded };
         let time = super::now() as u64;
-        Batch::of(&Record { offset, time, payload: Payload::Dropped { to, reason } })
+        Batch::of(&Record { offset: self.offset, time, payload: Payload::Dropped { to, reason } })
     }
 }

@@ -16,7 +16,9 @@ pub enum StoreError {
     #[error("the database's tables could not be brought up to date: {0}")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// The tables are from a later version of Foghorn.
-    #[error("the database was made by a later version of Foghorn (its migration {0} is not known here)")]
+    #[error(
+        "the database was made by a later version of Foghorn (its migration {0} is not known here); use that version"
+    )]
     Newer(i64),
     /// The disk or the database's quota is full.
     #[error("there is no space left for the database: {0}")]
@@ -43,6 +45,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A stable code, for a hub that cannot start.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Newer(_) => "database_newer",
+            Self::Full(_) => "database_full",
+            Self::Url(_) => "database_url_invalid",
+            _ => "database_unusable",
+        }
+    }
+
     /// A word for its kind, without anything of the request or the database.
     #[must_use]
     pub fn name(&self) -> &'static str {

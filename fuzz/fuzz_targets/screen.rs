@@ -1,0 +1,8 @@
+#![no_main]
+//! See `bodies::screen`.
+
+#[path = "../bodies.rs"]
+#[allow(dead_code, reason = "each target runs one of them")]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::screen(data));

@@ -1,0 +1,383 @@
+//! One viewer: records go out as they lie in the ring, and words about who is here; input and control come in.
+//!
+//! A viewer is one task with a cursor over the session's ring; there is no queue that could fill up. It writes when the
+//! crier calls or the socket has room again, and then all there is, up to [`PIECE`] at once. Nothing it waits for holds
+//! up the other direction: one who does not read can still interrupt a command.
+
+use std::io;
+use std::pin::{Pin, pin};
+
+use tokio::io::Interest;
+use tokio::select;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep_until};
+
+use super::incoming::Obeyed;
+use super::{Closed, Connection, Guest, Hello};
+use crate::http::auth::again;
+use crate::http::error::ApiError;
+use crate::http::sessions::{info, line};
+use crate::http::websocket::Message;
+use crate::protocol::{Close, HubMessage, Mode, PING, Role, SILENCE};
+use crate::record::{Batch, Size};
+use crate::registry::PACE_WINDOW;
+use crate::session::keeper::Keeper;
+use crate::session::presence::{self, Present};
+use crate::session::subscription::{PIECE, Subscription, Taken};
+
+/// A screen's viewer that is further behind than this is brought up by a snapshot, in bytes.
+const SNAPSHOT_BEHIND: u64 = 256 << 10;
+
+/// Bytes that one viewer writes before another task has its turn.
+const TURN: usize = 4 * PIECE;
+
+/// Something that goes on beside all else.
+type Work<'a, T> = Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
+
+/// See the module's documentation.
+pub(super) struct Viewer {
+    pub(super) guest: Guest,
+    pub(super) hello: Hello,
+    pub(super) here: presence::Guest,
+    connection: Connection,
+}
+
+/// Whether a viewer has more to do than to wait.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    /// There is more for it, and the socket takes it; others have their turn first.
+    Over,
+    /// It waits for what comes.
+    Waits,
+}
+
+/// What follows the session for a viewer.
+struct Following {
+    subscription: Subscription,
+    /// Who was here when the viewer was last told, and when that was.
+    told: Present,
+    announced: u64,
+    acked: u64,
+    /// The viewer's window.
+    size: Option<Size>,
+    /// When the peer last said something, and when it is asked to.
+    heard: Instant,
+    ping: Instant,
+    /// The last word, once there is one.
+    closed: Option<Closed>,
+}
+
+impl Following {
+    /// When something is due.
+    fn due(&self) -> Instant {
+        self.ping.min(self.heard + SILENCE)
+    }
+
+    /// Asks the peer for a sign of life, or gives it up.
+    fn tick(&mut self, connection: &mut Connection) -> io::Result<()> {
+        let now = Instant::now();
+        if now >= self.heard + SILENCE {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        if now >= self.ping {
+            self.ping = now + PING;
+            if connection.outbox.is_empty() {
+                connection.outbox.ping();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What comes from before the ring: records, or a screen that was drawn again.
+enum Past {
+    Records(Batch),
+    Screen,
+}
+
+impl Viewer {
+    pub(super) fn new(guest: Guest, hello: Hello, connection: Connection) -> Self {
+        let here = guest.session.presence.join(guest.caller.name());
+        Self { guest, hello, here, connection }
+    }
+
+    /// Follows the session to its end, or until the viewer leaves.
+    pub(super) async fn run(self) {
+        self.take_seat().await;
+        let Self { guest, hello, here, mut connection } = self;
+        let attending = Attending { guest: &guest, hello: &hello, here: &here };
+        // Whether the viewer got all is its own to find out.
+        if let Ok(closed) = attending.follow(&mut connection).await {
+            connection.say_closed(closed);
+            connection.finish().await;
+        }
+    }
+
+    /// Gives the viewer the driver's seat where it asks for it and may have it.
+    async fn take_seat(&self) {
+        let Self { guest, hello, here, .. } = self;
+        let presence = &guest.session.presence;
+        if hello.role == Role::Watch || !presence.drive(here.viewer, hello.role == Role::Take, hello.writer) {
+            return;
+        }
+        guest.hub.audit(line(&guest.caller, "driver", Some(guest.session.id()), guest.peer));
+        if let Some(size) = hello.size {
+            guest.session.resize(size).await;
+        }
+        let pace = if hello.paces { hello.from.unwrap_or(0).saturating_add(PACE_WINDOW) } else { u64::MAX };
+        guest.session.set_pace(pace).await;
+    }
+}
+
+/// One who is here, while its connection lives.
+#[derive(Clone, Copy)]
+pub(super) struct Attending<'a> {
+    pub(super) guest: &'a Guest,
+    pub(super) hello: &'a Hello,
+    pub(super) here: &'a presence::Guest,
+}
+
+impl<'a> Attending<'a> {
+    /// Follows until there is a last word for the viewer; an error where the connection is lost.
+    async fn follow(self, connection: &mut Connection) -> io::Result<Closed> {
+        let stopping = self.guest.hub.tasks.stopping();
+        let mut following = self.start();
+        let mut past: Work<'a, Past> = self.screen_first();
+        let mut obeying: Work<'a, Obeyed> = None;
+        let mut checking: Work<'a, bool> = None;
+        connection.say(&self.welcome());
+        connection.say(&self.presence(&following.told));
+        let mut timer = pin!(sleep_until(following.due()));
+        loop {
+            self.tell(&mut following, connection);
+            if self.guest.hub.tasks.is_stopping() {
+                connection.say(&HubMessage::GoingAway { offset: following.subscription.offset() });
+                return Ok(Closed(Close::GoingAway, "stopping", "the hub stops".into()));
+            }
+            let turn = self.give(&mut following, connection, &mut past)?;
+            if obeying.is_none() {
+                obeying = self.hear(&mut following, connection);
+            }
+            if let Some(closed) = following.closed {
+                return Ok(closed);
+            }
+            if turn == Turn::Over {
+                yield_now().await;
+            }
+            let (listens, blocked) = (obeying.is_none(), !connection.outbox.is_empty());
+            select! {
+                biased;
+                obeyed = finished(&mut obeying) => self.obeyed(obeyed, &mut following, connection),
+                () = &mut timer => {
+                    following.tick(connection)?;
+                    timer.as_mut().reset(following.due());
+                    checking.get_or_insert_with(|| Box::pin(self.keeps_right()));
+                }
+                keeps = finished(&mut checking) => if !keeps {
+                    let error = ApiError::unauthorized();
+                    following.closed = Some(Closed(Close::Unauthorized, error.code, error.detail));
+                },
+                came = finished(&mut past) => self.came(came, &mut following, connection),
+                ready = connection.stream.ready(interest(blocked)), if listens || blocked => {
+                    if ready?.is_readable() && listens && connection.read()? {
+                        following.heard = Instant::now();
+                    }
+                }
+                () = following.subscription.moved(), if !blocked && past.is_none() && turn == Turn::Waits => {}
+                () = stopping.cancelled(), if blocked || past.is_some() => {}
+                () = std::future::ready(()), if turn == Turn::Over => {}
+            }
+        }
+    }
+
+    fn start(self) -> Following {
+        let session = &self.guest.session;
+        let subscription = session.subscribe(self.hello.from.unwrap_or(0));
+        let now = Instant::now();
+        Following {
+            subscription: if self.hello.writer.is_some() { subscription.at_once() } else { subscription },
+            announced: session.presence.announced(),
+            told: session.presence.now(),
+            acked: 0,
+            size: self.hello.size,
+            heard: now,
+            ping: now + PING,
+            closed: None,
+        }
+    }
+
+    /// For a screen: what it looks like now, before all else. One that has ended is drawn again first.
+    fn screen_first(self) -> Work<'a, Past> {
+        if self.hello.mode != Mode::Screen || self.hello.from.is_some() {
+            return None;
+        }
+        Some(Box::pin(async move {
+            let session = &self.guest.session;
+            if session.has_ended() && session.control().is_none() {
+                // Nobody keeps the screen of one that has ended: it is drawn again from its last checkpoint.
+                session.clone().keep_screen().await;
+            }
+            Past::Screen
+        }))
+    }
+
+    /// Puts what comes next on its way, and writes as much as the socket takes.
+    fn give(
+        self,
+        following: &mut Following,
+        connection: &mut Connection,
+        past: &mut Work<'a, Past>,
+    ) -> io::Result<Turn> {
+        let mut sum = 0;
+        loop {
+            let (written, all) = connection.outbox.write(&connection.stream)?;
+            sum += written;
+            if !all || past.is_some() || following.closed.is_some() {
+                return Ok(Turn::Waits);
+            }
+            if sum >= TURN {
+                return Ok(Turn::Over);
+            }
+            if self.is_far_behind(following) {
+                self.show_screen(following, connection);
+                continue;
+            }
+            match connection.outbox.binary(|parts| following.subscription.take(parts)) {
+                Taken::Records => {}
+                Taken::Nothing => return Ok(Turn::Waits),
+                Taken::Older(ring) => {
+                    let older = following.subscription.older(ring);
+                    *past = Some(Box::pin(async move { Past::Records(older.await) }));
+                    return Ok(Turn::Waits);
+                }
+                Taken::Ended => {
+                    let text = "the session has ended".to_owned();
+                    following.closed = Some(Closed(Close::Normal, "ended", text));
+                    return Ok(Turn::Waits);
+                }
+            }
+        }
+    }
+
+    /// Whether a screen's viewer is better brought up by a snapshot, and there is one from further on.
+    fn is_far_behind(self, following: &Following) -> bool {
+        let subscription = &following.subscription;
+        let kept = || self.guest.session.keeper.as_ref().map_or(0, Keeper::offset);
+        self.hello.mode == Mode::Screen
+            && subscription.behind() > SNAPSHOT_BEHIND
+            && kept() > subscription.offset() + SNAPSHOT_BEHIND / 2
+    }
+
+    fn show_screen(self, following: &mut Following, connection: &mut Connection) {
+        if let Some(keeper) = &self.guest.session.keeper {
+            let snapshot = keeper.snapshot();
+            following.subscription.seek(snapshot.offset);
+            connection.outbox.binary(|parts| parts.push(snapshot.to_bytes()));
+        }
+    }
+
+    fn came(self, past: Past, following: &mut Following, connection: &mut Connection) {
+        match past {
+            Past::Records(batch) => {
+                let records = following.subscription.accept(batch);
+                connection.outbox.binary(|parts| parts.push(records));
+            }
+            Past::Screen => self.show_screen(following, connection),
+        }
+    }
+
+    /// Takes the messages that have come, up to one that is to be obeyed.
+    fn hear(self, following: &mut Following, connection: &mut Connection) -> Work<'a, Obeyed> {
+        loop {
+            match connection.decoder.next() {
+                Ok(Some(Message::Ping(payload))) => connection.outbox.pong(&payload),
+                Ok(Some(Message::Pong)) => {}
+                Ok(Some(Message::Close)) => {
+                    following.closed = Some(Closed(Close::Normal, "closed", String::new()));
+                    return None;
+                }
+                Ok(Some(message)) => return Some(Box::pin(self.obey(message, following.size))),
+                Ok(None) => return None,
+                Err(error) => {
+                    following.closed = Some(error.into());
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn obeyed(self, obeyed: Obeyed, following: &mut Following, connection: &mut Connection) {
+        match obeyed {
+            Obeyed::Done => {}
+            Obeyed::Resized(size) => following.size = Some(size),
+            Obeyed::Say(message) => connection.say(&message),
+            Obeyed::Close(closed) => following.closed = Some(closed),
+            Obeyed::Took => self.tell_presence(following, connection),
+        }
+    }
+
+    /// What is new besides records.
+    fn tell(self, following: &mut Following, connection: &mut Connection) {
+        let session = &self.guest.session;
+        if let Some(writer) = self.hello.writer {
+            let acked = session.input.acked(writer);
+            if acked != following.acked {
+                following.acked = acked;
+                connection.say(&HubMessage::InputAck { offset: acked });
+            }
+        }
+        let announced = session.presence.announced();
+        if announced != following.announced {
+            following.announced = announced;
+            self.tell_presence(following, connection);
+        }
+    }
+
+    fn tell_presence(self, following: &mut Following, connection: &mut Connection) {
+        let now = self.guest.session.presence.now();
+        if now != following.told {
+            connection.say(&self.presence(&now));
+            following.told = now;
+        }
+    }
+
+    fn welcome(self) -> HubMessage {
+        let session = &self.guest.session;
+        HubMessage::Welcome {
+            session: Box::new(info(&session.row, Some(session))),
+            viewer: self.here.viewer,
+            driving: session.presence.drives(self.here.viewer),
+            size: session.size(),
+            head: session.head(),
+            resume: self.guest.resume.clone(),
+        }
+    }
+
+    fn presence(self, present: &Present) -> HubMessage {
+        let driving = present.driver.as_ref().is_some_and(|driver| driver.viewer == self.here.viewer);
+        HubMessage::Presence {
+            driver: present.driver.clone(),
+            watchers: present.viewers - usize::from(present.driver.is_some()),
+            driving,
+        }
+    }
+
+    /// Whether the viewer still has the right that it came with.
+    async fn keeps_right(self) -> bool {
+        let row = &self.guest.session.row;
+        let caller = again(&self.guest.hub, &self.guest.caller).await;
+        caller.and_then(|caller| caller.right(row)) >= self.guest.caller.right(row)
+    }
+}
+
+fn interest(blocked: bool) -> Interest {
+    if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+}
+
+/// Waits for work that is under way, and takes it off.
+async fn finished<T>(work: &mut Work<'_, T>) -> T {
+    let Some(under_way) = work else { return std::future::pending().await };
+    let outcome = under_way.await;
+    *work = None;
+    outcome
+}
