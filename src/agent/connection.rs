@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::protocol::{
     AgentHello, CARDS, HubHello, MAX_VERSION, MIN_VERSION, NOT_IDLE, ProtocolError, READ, RECORDS, Reader, SILENCE,
@@ -29,6 +29,10 @@ const GREETING: Duration = Duration::from_secs(5);
 
 /// Bytes of records sent in one message, unless one record is longer.
 const PIECE: usize = 256 << 10;
+
+/// How long acknowledgements of input wait for output to go with: an echo mostly follows at once, and a message of its
+/// own would wake everyone on the way back before it.
+const ACKS_WAIT: Duration = Duration::from_millis(1);
 
 /// How many parts one write to the socket has at most.
 const MAX_PARTS: usize = 64;
@@ -202,6 +206,7 @@ async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut c
     let mut moved = agent.moved.subscribe();
     let mut started = false;
     let mut warned = None;
+    let (mut acks, mut acks_due) = (VecDeque::new(), None);
     loop {
         moved.borrow_and_update();
         let mut parts = std::mem::take(&mut *outbox.replies.borrow_mut());
@@ -209,8 +214,7 @@ async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut c
             parts.push_back(ToHub::Started(command.pid.as_raw_nonzero().get() as u32).encode());
             started = true;
         }
-        let acks = agent.input.borrow_mut().take_acks();
-        parts.extend(acks.into_iter().map(|(writer, offset)| ToHub::InputAck(writer, offset).encode()));
+        acks.extend(agent.input.borrow_mut().take_acks());
         let idle_at = agent.idle_at.get();
         if outbox.version >= CARDS && idle_at != warned {
             let left = idle_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
@@ -225,10 +229,19 @@ async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut c
             parts.extend(records);
         }
         if parts.is_empty() {
-            let _never_closed = moved.changed().await;
-        } else {
-            write_all(writer, parts).await?;
+            if acks.is_empty() {
+                let _never_closed = moved.changed().await;
+                continue;
+            }
+            let due = *acks_due.get_or_insert_with(|| Instant::now() + ACKS_WAIT);
+            if Instant::now() < due {
+                let _or_due = timeout_at(due, moved.changed()).await;
+                continue;
+            }
         }
+        acks_due = None;
+        parts.extend(acks.drain(..).map(|(writer, offset)| ToHub::InputAck(writer, offset).encode()));
+        write_all(writer, parts).await?;
     }
 }
 

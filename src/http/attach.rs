@@ -193,7 +193,7 @@ impl Connection {
                 self.stream.writable().await?;
             }
             rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?;
-            let mut passed_over = [0; 1024];
+            let mut passed_over = [0; 64];
             loop {
                 self.stream.readable().await?;
                 match self.stream.try_read(&mut passed_over) {

@@ -225,7 +225,7 @@ fn head(opcode: u8, len: usize) -> ([u8; MAX_HEAD], usize) {
 }
 
 /// Parts that go with one write at most.
-const MAX_PARTS: usize = 256;
+const MAX_PARTS: usize = 64;
 
 /// With room for more parts than this, an empty outbox gives its memory back.
 const KEPT_PARTS: usize = 8;
@@ -331,24 +331,31 @@ impl Outbox {
         self.head_at > 0 && self.is_sending()
     }
 
+    /// What goes before the binary message: all short ones, unless it has begun.
+    fn before(&self) -> &[u8] {
+        if self.begun() { &[] } else { &self.short[self.short_at..] }
+    }
+
     fn write_some(&self, stream: &TcpStream) -> io::Result<usize> {
-        if !self.short.is_empty() && !self.begun() {
-            return stream.try_write(&self.short[self.short_at..]);
+        if !self.is_sending() {
+            return stream.try_write(self.before());
         }
         let mut slices = [IoSlice::new(&[]); MAX_PARTS];
-        slices[0] = IoSlice::new(&self.head[self.head_at..self.head_len]);
-        let parts = self.parts[self.next..].iter().take(MAX_PARTS - 1);
-        let len = parts.zip(&mut slices[1..]).map(|(part, slice)| *slice = IoSlice::new(part)).count();
-        stream.try_write_vectored(&slices[..=len])
+        slices[0] = IoSlice::new(self.before());
+        slices[1] = IoSlice::new(&self.head[self.head_at..self.head_len]);
+        let parts = self.parts[self.next..].iter().take(MAX_PARTS - 2);
+        let len = parts.zip(&mut slices[2..]).map(|(part, slice)| *slice = IoSlice::new(part)).count();
+        stream.try_write_vectored(&slices[..len + 2])
     }
 
     fn advance(&mut self, mut written: usize) {
-        if !self.short.is_empty() && !self.begun() {
-            self.short_at += written;
+        let before = written.min(self.before().len());
+        if before > 0 {
+            self.short_at += before;
+            written -= before;
             if self.short_at == self.short.len() {
                 (self.short, self.short_at) = (Vec::new(), 0);
             }
-            return;
         }
         let head = written.min(self.head_len - self.head_at);
         self.head_at += head;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Session;
 
 /// How long output is gathered, for a session with few viewers.
-pub const GATHER: Duration = Duration::from_millis(10);
+pub const GATHER: Duration = Duration::from_millis(14);
 
 /// What each viewer adds to that, and what it is at most.
 const GATHER_VIEWER: Duration = Duration::from_micros(20);
@@ -30,7 +30,7 @@ const GATHER_MOST: Duration = Duration::from_millis(50);
 const FULL: u64 = 256 << 10;
 
 /// Groups in which viewers are woken.
-const GROUPS: usize = 16;
+const GROUPS: usize = 32;
 
 /// How often at most viewers are told that others came and went.
 const PRESENCE: Duration = Duration::from_secs(1);
@@ -85,6 +85,11 @@ impl Crier {
     fn nudge_all(&self) {
         self.news.store(true, Ordering::Release);
         self.nudge();
+    }
+
+    /// Whether somebody is told of every append, besides the one who cries.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.head.receiver_count() > 1
     }
 
     /// Moves with every append.

@@ -24,6 +24,11 @@ const NO_TRACE: &str = "there is no trace of its agent: the hub that saw its end
 /// How long the pump waits before it stores again what the store did not take.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
 
+/// Output that comes in messages of less than this, in bytes, is left to gather for a moment before more is read, where
+/// nobody types.
+const LITTLE: usize = 4 << 10;
+const LET_GATHER: Duration = Duration::from_millis(2);
+
 /// How it came that a session's pump stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pumped {
@@ -116,8 +121,13 @@ impl Session {
                 Event::Records(batch) => {
                     let batch = if first { self.continued(batch) } else { batch };
                     first = false;
+                    let little = batch.bytes.len() < LITTLE;
                     if !batch.is_empty() {
                         self.publish(batch);
+                    }
+                    // Each read is a wake-up, and viewers who do not type are told of output gathered anyway.
+                    if little && !self.crier.is_urgent() {
+                        tokio::time::sleep(LET_GATHER).await;
                     }
                 }
                 Event::InputAck(writer, offset) => self.note_input(writer, offset),

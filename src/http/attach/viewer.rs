@@ -249,37 +249,43 @@ impl<'a> Attending<'a> {
         past: &mut Work<'a, Past>,
     ) -> io::Result<Turn> {
         let mut sum = 0;
-        loop {
+        while sum < TURN {
+            // Loaded before anything is written, so that short messages go with it.
+            let loaded = self.load(following, connection, past);
             let (written, all) = connection.outbox.write(&connection.stream)?;
-            sum += written;
             if written > 0 {
                 self.counted.sent(written as u64, following.subscription.offset());
             }
-            if !all || past.is_some() || following.closed.is_some() {
+            if !all || !loaded {
                 return Ok(Turn::Waits);
             }
-            if sum >= TURN {
-                return Ok(Turn::Over);
+            sum += written;
+        }
+        Ok(Turn::Over)
+    }
+
+    /// Puts what comes next into the outbox, where nothing is on its way. Whether there was something.
+    fn load(self, following: &mut Following, connection: &mut Connection, past: &mut Work<'a, Past>) -> bool {
+        if connection.outbox.is_sending() || past.is_some() || following.closed.is_some() {
+            return false;
+        }
+        if self.is_far_behind(following) {
+            self.show_screen(following, connection);
+            return true;
+        }
+        match connection.outbox.binary(|parts| following.subscription.take(parts)) {
+            Taken::Records => return true,
+            Taken::Nothing => {}
+            Taken::Older(ring) => {
+                let older = following.subscription.older(ring);
+                *past = Some(Box::pin(async move { Past::Records(older.await) }));
             }
-            if self.is_far_behind(following) {
-                self.show_screen(following, connection);
-                continue;
-            }
-            match connection.outbox.binary(|parts| following.subscription.take(parts)) {
-                Taken::Records => {}
-                Taken::Nothing => return Ok(Turn::Waits),
-                Taken::Older(ring) => {
-                    let older = following.subscription.older(ring);
-                    *past = Some(Box::pin(async move { Past::Records(older.await) }));
-                    return Ok(Turn::Waits);
-                }
-                Taken::Ended => {
-                    let text = "the session has ended".to_owned();
-                    following.closed = Some(Closed(Close::Normal, "ended", text));
-                    return Ok(Turn::Waits);
-                }
+            Taken::Ended => {
+                let text = "the session has ended".to_owned();
+                following.closed = Some(Closed(Close::Normal, "ended", text));
             }
         }
+        false
     }
 
     /// Whether a screen's viewer is better brought up by a snapshot, and there is one from further on.
