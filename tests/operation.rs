@@ -21,6 +21,8 @@ mod openapi;
 mod ready;
 #[path = "operation/schema.rs"]
 mod schema;
+#[path = "operation/viewers.rs"]
+mod viewers;
 
 use bytes::Bytes;
 use http_body_util::Full;

@@ -1,14 +1,13 @@
-//! A backend whose connections to agents, and what comes over them, are counted.
+//! A backend whose connections to agents are counted. What comes over them is counted where it is read.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
 use uuid::Uuid;
 
 use super::{Backend, BackendError};
 use crate::metrics::Metrics;
-use crate::source::{Event, Source};
+use crate::source::Source;
 
 /// See the module's documentation.
 pub struct Counted {
@@ -55,16 +54,7 @@ impl Backend for Counted {
             Err(BackendError::Taken(_)) => "taken",
             Err(_) => "unreachable",
         });
-        let metrics = self.metrics.clone();
-        connected.map(|source| Source {
-            events: Box::pin(source.events.inspect(move |event| {
-                if let Event::Records(batch) = event {
-                    metrics.source_bytes.inc_by(batch.bytes.len() as u64);
-                    metrics.source_messages.inc();
-                }
-            })),
-            ..source
-        })
+        connected
     }
 
     async fn agents(&self) -> Vec<Uuid> {

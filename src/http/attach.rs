@@ -17,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
@@ -27,7 +29,7 @@ use crate::agent::protocol::Writer;
 use crate::protocol::{ClientMessage, Close, HELLO_LIMIT, HubMessage, Mode, Role, SUBPROTOCOL};
 use crate::record::Size;
 use crate::session::Session;
-use crate::store::Right;
+use crate::store::{AuditRow, Right};
 
 use viewer::Viewer;
 
@@ -53,14 +55,16 @@ pub async fn attach(
     let line = line(&caller, "join", session.as_ref().ok().map(|session| session.id()), peer);
     let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?))))?;
     let upgrade = hyper::upgrade::on(&mut request);
+    let span = tracing::error_span!(parent: None, "viewer", session = %session.id(), viewer = Empty);
     let guest = Guest { hub: hub.clone(), caller, peer, session, resume, _place: place };
-    hub.tasks.clone().spawn_to_end("viewer", async move {
+    let follow = async move {
         match upgrade.await.map(Connection::new) {
             Ok(Some(connection)) => guest.enter(connection).await,
             Ok(None) => tracing::error!("a websocket is not on the connection that the listener accepted"),
             Err(error) => tracing::debug!(%error, "a websocket was not taken up"),
         }
-    });
+    };
+    hub.tasks.clone().spawn_to_end("viewer", follow.instrument(span));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -229,6 +233,8 @@ impl Guest {
         let right = self.caller.right(&self.session.row).unwrap_or(Right::Read);
         if hello.role != Role::Watch && right < Right::Write {
             let error = ApiError::forbidden("type in this session");
+            let line = line(&self.caller, "driver", Some(self.session.id()), self.peer);
+            self.hub.audit(AuditRow { outcome: error.code.into(), ..line });
             return Err(Closed(Close::Forbidden, error.code, error.detail));
         }
         if hello.role != Role::Watch && hello.writer.is_none() {

@@ -48,6 +48,7 @@ async fn what_happens_is_counted() {
     assert_eq!(samples["foghorn_build_info{version=\"0.1.0\"}"], 1.0);
     let printed = (1..=20000).map(|n: u32| n.to_string().len() + 1).sum::<usize>();
     least("foghorn_source_bytes_total", printed as f64);
+    assert!(samples["foghorn_source_bytes_total"] < 1.5 * printed as f64, "what came is counted once");
     least("foghorn_source_messages_total", 1.0);
     least("foghorn_http_requests_total{route=\"/v1/sessions\",status=\"2xx\"}", 2.0);
     least("foghorn_http_requests_total{route=\"/v1/sessions/{id}\",status=\"2xx\"}", 1.0);

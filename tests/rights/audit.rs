@@ -1,6 +1,6 @@
 //! What must be in the audit trail: who did what, on which session, from where, and what came of it.
 
-use foghorn::protocol::{HubMessage, Role};
+use foghorn::protocol::{ClientMessage, HubMessage, Role};
 use serde_json::{Value, json};
 
 use super::*;
@@ -71,6 +71,15 @@ async fn the_trail_has_who_did_what_from_where_and_with_which_outcome() {
     taker.hears(|message| matches!(message, HubMessage::Presence { driving: true, .. })).await;
     then(&controller, "join", "ok");
     then(&controller, "driver", "ok");
+    let mut refused = server.attach_as(&read, &id, Hello::drive(3)).await.expect("connects");
+    assert_eq!(refused.rest().await, 4403);
+    then(&reader, "join", "ok");
+    then(&reader, "driver", "forbidden");
+    let mut watcher = server.attach_as(&read, &id, Hello { writer: Some(4), ..Hello::watch() }).await.expect("watches");
+    watcher.say(&ClientMessage::Take).await;
+    watcher.hears(|message| matches!(message, HubMessage::Error { .. })).await;
+    then(&reader, "join", "ok");
+    then(&reader, "driver", "forbidden");
     assert!(server.attach_as(OTHER, &id, Hello::watch()).await.is_err());
     then("bob", "join", "session_not_found");
 

@@ -12,7 +12,7 @@ use crate::record::Size;
 use crate::registry::PACE_WINDOW;
 use crate::session::input::InputError;
 use crate::source::Command;
-use crate::store::Right;
+use crate::store::{AuditRow, Right};
 
 /// What came of a message.
 pub(super) enum Obeyed {
@@ -105,6 +105,8 @@ impl Attending<'_> {
         let right = guest.caller.right(&guest.session.row).unwrap_or(Right::Read);
         if right < Right::Write || self.hello.writer.is_none() {
             let error = ApiError::forbidden("type in this session");
+            let line = line(&guest.caller, "driver", Some(guest.session.id()), guest.peer);
+            guest.hub.audit(AuditRow { outcome: error.code.into(), ..line });
             return Obeyed::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
         }
         guest.session.presence.drive(self.here.viewer, true, self.hello.writer);

@@ -108,6 +108,7 @@ impl Viewer {
 
     /// Follows the session to its end, or until the viewer leaves.
     pub(super) async fn run(self) {
+        tracing::Span::current().record("viewer", self.here.viewer);
         self.take_seat().await;
         let Self { guest, hello, here, mut connection } = self;
         let watching = if hello.mode == Mode::Screen { Watching::Screen } else { Watching::Bytes };
