@@ -43,9 +43,9 @@ fn messages(data: &[u8], step: usize) -> (Vec<(u8, Bytes)>, bool) {
 /// ones, and what is understood is understood as the same when it is said again.
 pub fn agent_protocol(data: &[u8]) {
     let Some((first, data)) = data.split_first() else { return };
-    let (messages, whole) = self::messages(data, usize::MAX);
-    assert_eq!(self::messages(data, usize::from(*first) + 1), (messages.clone(), whole));
-    for (kind, rest) in messages {
+    let (said, whole) = messages(data, usize::MAX);
+    assert_eq!(messages(data, usize::from(*first) + 1), (said.clone(), whole));
+    for (kind, rest) in said {
         if let Ok(Some(message)) = ToAgent::decode(kind, rest.clone()) {
             let again = message.encode();
             assert_eq!(ToAgent::decode(again[0], again.slice(8..)).expect("as it was said"), Some(message));
