@@ -230,7 +230,12 @@ impl<'a> Attending<'a> {
     }
 
     /// Puts what comes next on its way, and writes as much as the socket takes.
-    fn give(self, following: &mut Following, connection: &mut Connection, past: &mut Work<'a, Past>) -> io::Result<Turn> {
+    fn give(
+        self,
+        following: &mut Following,
+        connection: &mut Connection,
+        past: &mut Work<'a, Past>,
+    ) -> io::Result<Turn> {
         let mut sum = 0;
         loop {
             let (written, all) = connection.outbox.write(&connection.stream)?;
