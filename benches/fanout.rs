@@ -185,9 +185,9 @@ impl Drop for Killed {
 
 fn stage(system: System, kind: Kind, viewers: usize) -> Stage {
     match system {
-        System::Tcp => process("tcp", kind, viewers, Framing::Agent, |address| {
-            TcpStream::connect(address).expect("connects")
-        }),
+        System::Tcp => {
+            process("tcp", kind, viewers, Framing::Agent, |address| TcpStream::connect(address).expect("connects"))
+        }
         System::Axum => process("axum", kind, viewers, Framing::Websocket, |address| upgrade(address, "/attach", "")),
         System::Hub | System::Recording => hub(kind, viewers, system == System::Recording),
     }

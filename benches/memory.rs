@@ -86,7 +86,11 @@ fn stalled() {
     let (after, most) = memory(hub.pid());
     assert_eq!(bytes, 200_000_000);
     let each = |memory: u64| memory.saturating_sub(before) as f64 / 1024.0 / STALLED as f64;
-    println!("| viewer that never reads, of {STALLED}, after 200 MB | {:.0} KiB, at most {:.0} KiB |", each(after), each(most));
+    println!(
+        "| viewer that never reads, of {STALLED}, after 200 MB | {:.0} KiB, at most {:.0} KiB |",
+        each(after),
+        each(most)
+    );
     drop(none_reads);
 }
 
@@ -98,7 +102,9 @@ fn read_until(stream: &mut TcpStream, enough: u64) -> (u64, Option<Instant>) {
     while parser.offset < enough {
         let read = stream.read(&mut buffer).expect("reads");
         assert!(read > 0, "the hub closed the connection at {}", parser.offset);
-        parser.feed(&buffer[..read], |_, _| drop(first.get_or_insert_with(Instant::now)));
+        parser.feed(&buffer[..read], |_, _| {
+            first.get_or_insert_with(Instant::now);
+        });
     }
     (parser.offset, first)
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::source::Source;
 
+pub mod counted;
 pub mod link;
 pub mod local;
 
@@ -40,6 +41,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether agents at this place are this hub's to connect to, and not those of a hub elsewhere that shares its
     /// database.
     fn reaches(&self, place: &serde_json::Value) -> bool;
+
+    /// Whether agents can be made now.
+    ///
+    /// # Errors
+    /// [`BackendError::Create`] with what keeps it from it.
+    async fn ready(&self) -> Result<(), BackendError>;
 
     /// Makes an agent for a session that has none.
     ///

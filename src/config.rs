@@ -62,6 +62,12 @@ pub fn state_folder() -> Result<PathBuf, ConfigError> {
     Ok(state.join("foghorn"))
 }
 
+/// Where traces go: the collector's URL, by the names that all programs with OpenTelemetry know.
+fn traces_endpoint() -> Option<String> {
+    let all = || var("OTEL_EXPORTER_OTLP_ENDPOINT").map(|url| format!("{}/v1/traces", url.trim_end_matches('/')));
+    var("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(all)
+}
+
 /// What commands get of the hub's own environment where it is not their caller's.
 fn base_env() -> BTreeMap<String, String> {
     let names = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ"];

@@ -17,6 +17,8 @@ pub mod http;
 #[cfg(feature = "hub")]
 pub mod logs;
 #[cfg(feature = "hub")]
+pub mod metrics;
+#[cfg(feature = "hub")]
 pub mod protocol;
 #[cfg(feature = "hub")]
 pub mod reaper;

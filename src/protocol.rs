@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use crate::agent::protocol::{INPUT_WINDOW, MAX_INPUT};
@@ -224,14 +225,14 @@ pub enum Close {
 }
 
 /// What to start: the body of `POST /v1/sessions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewSession {
     /// The source.
     pub source: NewSource,
 }
 
 /// A source to be started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NewSource {
     /// A command under an agent.
@@ -239,7 +240,7 @@ pub enum NewSource {
 }
 
 /// A command to be run. All but the app and the command can be left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct NewRun {
     /// The app it belongs to: 1 to 63 letters, digits, `-`, `_` and `.`.
@@ -278,7 +279,7 @@ fn yes() -> bool {
 }
 
 /// A session, as every door shows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SessionInfo {
     /// Its id.
     pub id: Uuid,
@@ -318,8 +319,17 @@ pub struct SessionInfo {
     pub viewers: Option<usize>,
 }
 
+/// A page of sessions, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SessionList {
+    /// The sessions.
+    pub sessions: Vec<SessionInfo>,
+    /// The `before` of the next page, if there may be one.
+    pub next: Option<String>,
+}
+
 /// The answer to a start: the session, and a ticket for its driver.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Started {
     /// The session.
     #[serde(flatten)]
@@ -329,7 +339,7 @@ pub struct Started {
 }
 
 /// What a ticket is to allow: the body of `POST /v1/sessions/{id}/tickets`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewTicket {
     /// The right.
     pub right: Right,
@@ -342,7 +352,7 @@ pub struct NewTicket {
 }
 
 /// A ticket. The secret is shown once and stored as a hash.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Ticket {
     /// Names it, for `DELETE /v1/sessions/{id}/tickets/{ticket}`; not secret.
     pub id: Uuid,
@@ -354,8 +364,90 @@ pub struct Ticket {
     pub expires_at: String,
 }
 
+/// A ticket without its secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TicketInfo {
+    /// Names it.
+    pub id: Uuid,
+    /// What it allows.
+    pub right: Right,
+    /// Who made it.
+    pub issuer: String,
+    /// Whether it can be used once only.
+    pub one_use: bool,
+    /// When it ends.
+    pub expires_at: String,
+    /// When it was first used, where it is for one use.
+    pub used_at: Option<String>,
+    /// When it was revoked.
+    pub revoked_at: Option<String>,
+}
+
+/// The tickets of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TicketList {
+    /// The tickets.
+    pub tickets: Vec<TicketInfo>,
+}
+
+/// A line of the audit trail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditLine {
+    /// When.
+    pub time: String,
+    /// Who: a token's name, or `ticket:ID`.
+    pub actor: String,
+    /// What, such as `start`.
+    pub action: String,
+    /// On which session.
+    pub session: Option<Uuid>,
+    /// From which address.
+    pub address: String,
+    /// `ok`, or the code of the error that answered it.
+    pub outcome: String,
+    /// More, for a person.
+    pub detail: String,
+}
+
+/// Lines of the audit trail, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditList {
+    /// The lines.
+    pub lines: Vec<AuditLine>,
+}
+
+/// The answer of `GET /readyz` of a hub that can serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ready {
+    /// `true`.
+    pub ready: bool,
+    /// Nothing.
+    pub not_ready: Vec<NotReady>,
+}
+
+/// The answer of `GET /readyz` of a hub that cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Unready {
+    /// `false`.
+    pub ready: bool,
+    /// All that keeps it from it.
+    pub not_ready: Vec<NotReady>,
+    /// The first of these, as every error is told.
+    #[serde(flatten)]
+    pub problem: Problem,
+}
+
+/// What keeps a hub from serving.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotReady {
+    /// `stopping`, `store_unavailable` or `backend_unavailable`.
+    pub code: String,
+    /// A sentence.
+    pub detail: String,
+}
+
 /// The body of `POST /v1/sessions/{id}/signal`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewSignal {
     /// A signal's number.
     pub signal: u8,
@@ -380,7 +472,7 @@ pub struct LogLine {
 }
 
 /// An error, as RFC 9457 has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// `about:blank`.
     #[serde(rename = "type")]

@@ -66,6 +66,7 @@ pub enum Stream {
 
 /// A terminal's size, in character cells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "hub", derive(utoipa::ToSchema))]
 pub struct Size {
     /// Columns, 1 to [`MAX_COLS`].
     pub cols: u16,

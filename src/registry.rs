@@ -7,6 +7,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, oneshot, watch};
+use tracing::Instrument;
 use uuid::Uuid;
 
 mod adopt;
@@ -14,8 +15,9 @@ mod card;
 
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::agent::protocol::Start;
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::config::server::{Limits, Server};
+use crate::metrics::Metrics;
 use crate::protocol::NewRun;
 use crate::record::{Cause, Size};
 use crate::recorder;
@@ -63,6 +65,9 @@ pub enum RegistryError {
     /// The session lives, but not on this hub.
     #[error("this session lives on another hub, or its hub is about to come back; try again there or in a moment")]
     Elsewhere,
+    /// The hub is about to stop.
+    #[error("this hub is about to stop")]
+    Stopping,
     /// Too many sessions live.
     #[error("{0} has {1} live sessions, and {1} are allowed; wait for one to end or stop one")]
     TooMany(String, u64),
@@ -81,12 +86,19 @@ pub struct Registry {
     /// Moves when a session comes or goes.
     count: watch::Sender<usize>,
     tasks: Tasks,
+    metrics: Arc<Metrics>,
 }
 
 impl Registry {
     /// A registry without sessions.
     #[must_use]
-    pub fn new(store: SharedStore, backend: Arc<dyn Backend>, settings: &Server, tasks: Tasks) -> Arc<Self> {
+    pub fn new(
+        store: SharedStore,
+        backend: Arc<dyn Backend>,
+        settings: &Server,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store,
             backend,
@@ -97,6 +109,7 @@ impl Registry {
             live: DashMap::new(),
             count: watch::Sender::new(0),
             tasks,
+            metrics,
         })
     }
 
@@ -104,6 +117,14 @@ impl Registry {
     #[must_use]
     pub fn store(&self) -> &SharedStore {
         &self.store
+    }
+
+    /// Whether sessions can be started now, as far as it lies with the backend.
+    ///
+    /// # Errors
+    /// What keeps the backend from it.
+    pub async fn ready(&self) -> Result<(), BackendError> {
+        self.backend.ready().await
     }
 
     /// The sessions in memory.
@@ -127,10 +148,11 @@ impl Registry {
         let (registry, owner) = (self.clone(), owner.to_owned());
         let (done, outcome) = oneshot::channel();
         // To its end, also if the caller does not wait for it: half a start would be a session that never ends.
-        self.tasks.spawn_to_end("start", async move {
+        let start = async move {
             let _the_caller_left = done.send(registry.start_now(run, &owner).await);
-        });
-        outcome.await.map_err(|_| RegistryError::Invalid("the hub is about to stop".into()))?
+        };
+        self.tasks.spawn_to_end("start", start.instrument(tracing::info_span!("start")));
+        outcome.await.map_err(|_| RegistryError::Stopping)?
     }
 
     async fn start_now(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
@@ -331,7 +353,7 @@ impl Registry {
 
     fn pump(self: &Arc<Self>, session: &Arc<Session>, place: serde_json::Value, start: Option<Start>) {
         let (registry, session) = (self.clone(), session.clone());
-        self.tasks.spawn("pump", async move {
+        self.tasks.spawn_for(&session.id(), "pump", async move {
             session.pump(&*registry.backend, &place, start).await;
         });
     }
@@ -339,11 +361,11 @@ impl Registry {
     /// All that goes on beside a session's pump.
     fn tend(self: &Arc<Self>, session: &Arc<Session>) {
         self.tasks.spawn_to_end("crier", session.clone().cry(self.tasks.stopping()));
-        self.tasks.spawn("recorder", recorder::record(session.clone(), self.limits.journal_bytes));
+        self.tasks.spawn_for(&session.id(), "recorder", recorder::record(session.clone(), self.limits.journal_bytes));
         if session.row.tty {
-            self.tasks.spawn("screen", session.clone().keep_screen());
+            self.tasks.spawn_for(&session.id(), "screen", session.clone().keep_screen());
         }
-        self.tasks.spawn("grace", {
+        self.tasks.spawn_for(&session.id(), "grace", {
             let (session, grace) = (session.clone(), self.limits.grace);
             until_end(session.clone(), async move {
                 session.abandoned(grace).await;
@@ -351,19 +373,22 @@ impl Registry {
                 session.tell_surely(|| Command::Stop(by.clone())).await;
             })
         });
-        self.tasks.spawn("orphan-limit", {
+        self.tasks.spawn_for(&session.id(), "orphan-limit", {
             let (session, limits) = (session.clone(), self.limits.clone());
             until_end(session.clone(), async move {
                 session.follow_orphan_limit(limits.orphan_limit, limits.time_limit).await;
             })
         });
-        self.tasks.spawn("state", until_end(session.clone(), note_running(session.clone())));
-        self.tasks.spawn("retire", self.clone().retire(session.clone()));
+        self.tasks.spawn_for(&session.id(), "state", until_end(session.clone(), note_running(session.clone())));
+        self.tasks.spawn_for(&session.id(), "retire", self.clone().retire(session.clone()));
     }
 
     /// Lets a session go from memory once its end is stored and nobody has looked at it for a while.
     async fn retire(self: Arc<Self>, session: Arc<Session>) {
         let mut status = session.status();
+        // Never closed while the session is here.
+        let exit = status.wait_for(|status| status.exit.is_some()).await.ok().and_then(|status| status.exit.clone());
+        exit.iter().for_each(|exit| self.metrics.end(exit));
         let _ = status.wait_for(|status| status.safe).await;
         let mut present = session.presence.follow();
         loop {

@@ -14,16 +14,20 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use crate::backend::counted::Counted;
 use crate::backend::local::Local;
 use crate::config::server::Server;
 use crate::http::auth::{Tokens, TokensError, secret};
-use crate::http::{Hub, TRAIL, router, serve, write_trail};
+use crate::http::{Hub, TRAIL, metrics, routes, serve, write_trail};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 use crate::protocol::{HubFile, SUBPROTOCOL};
 use crate::reaper;
 use crate::registry::{Registry, RegistryError};
-use crate::store::{self, StoreError};
+use crate::store::measured::Measured;
+use crate::store::{self, SharedStore, StoreError};
 use crate::tasks::Tasks;
 
 /// How long the ends of sessions are waited for before a stop.
@@ -37,6 +41,9 @@ pub const HUB_FILE: &str = "hub.json";
 
 /// The name of the file with an embedded hub's token, in its state folder.
 pub const TOKEN_FILE: &str = "token";
+
+/// How many connections the listener for metrics alone has at once.
+const METRICS_CONNECTIONS: usize = 16;
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +62,14 @@ pub enum ServerError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {reason}; choose another address with --listen")]
     Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// The address of the listener for metrics cannot be listened on.
+    #[error("cannot listen on {address} for metrics: {reason}; choose another address with --metrics-listen")]
+    MetricsListen {
         /// Which.
         address: SocketAddr,
         /// What the system said.
@@ -98,7 +113,7 @@ impl ServerError {
         match self {
             Self::Home { .. } => "state_folder_unusable",
             Self::Locked(_) => "state_folder_in_use",
-            Self::Listen { .. } => "address_unusable",
+            Self::Listen { .. } | Self::MetricsListen { .. } => "address_unusable",
             Self::Tokens(_) => "tokens_unusable",
             Self::NoTokens => "no_tokens",
             Self::Store(error) => error.code(),
@@ -187,23 +202,45 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let nofile = raise_nofile();
     let home = Home::take(&settings.home)?;
     let tokens = tokens(&settings, &home)?;
+    let metrics = Metrics::new();
     let store = store::open(settings.database_url.as_deref(), &home.path.join("foghorn.db")).await?;
+    let store: SharedStore = Arc::new(Measured::new(store, metrics.clone()));
     let listener = TcpListener::bind(settings.listen).await;
     let listener = listener.map_err(|reason| ServerError::Listen { address: settings.listen, reason })?;
     let address = listener.local_addr()?;
+    let metrics_listener = match settings.metrics_listen {
+        Some(address) => Some(listen_for_metrics(address).await?),
+        None => None,
+    };
 
     let tasks = Tasks::default();
     let waits = (settings.limits.hup_wait, settings.limits.term_wait);
-    let backend = Arc::new(Local::new(&home.path, home.epoch, nofile, waits, tasks.clone())?);
-    let registry = Registry::new(store.clone(), backend, &settings, tasks.clone());
+    let local = Local::new(&home.path, home.epoch, nofile, waits, tasks.clone(), metrics.clone())?;
+    let backend = Arc::new(Counted::new(Arc::new(local), metrics.clone()));
+    let registry = Registry::new(store.clone(), backend, &settings, tasks.clone(), metrics.clone());
     let adopted = registry.adopt().await?;
     tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
     let logs = Logs::new(registry.clone(), settings.apps.clone(), tasks.clone());
     let (origins, logs_read) = (settings.origins.clone(), logs.followers());
     let (trail, lines) = mpsc::channel(TRAIL);
-    tasks.spawn_to_end("audit", write_trail(store.clone(), lines));
-    let hub = Hub { registry: registry.clone(), logs, tokens, origins, tasks: tasks.clone(), trail };
-    let router = router(Arc::new(hub));
+    tasks.spawn_to_end("audit", write_trail(store.clone(), lines, metrics.clone()));
+    let closing = CancellationToken::new();
+    let hub = Arc::new(Hub {
+        registry: registry.clone(),
+        logs,
+        tokens,
+        origins,
+        tasks: tasks.clone(),
+        trail,
+        metrics,
+        closing: closing.clone(),
+    });
+    if let Some(listener) = metrics_listener {
+        tracing::info!(address = %listener.local_addr()?, "metrics are at");
+        let router = metrics::router(hub.clone());
+        tasks.spawn_to_end("metrics-listener", serve(listener, router, tasks.clone(), METRICS_CONNECTIONS));
+    }
+    let router = routes::router(hub);
     tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
@@ -214,10 +251,13 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let idle = settings.embedded.then_some(settings.limits.embedded_idle);
     stopped(asked, &registry, logs_read, idle).await;
     tracing::info!("stopping");
+    closing.cancel();
     if settings.embedded {
         // Nobody new is to come here; who finds no file starts another hub.
         let _ = std::fs::remove_file(home.path.join(HUB_FILE));
     }
+    // Who spreads the load finds it not ready meanwhile, and sends nobody new.
+    tokio::time::sleep(settings.limits.drain).await;
     registry.settle(SETTLE).await;
     tasks.stop();
     if !tasks.ended(STOP).await {
@@ -225,6 +265,10 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     }
     store.close().await;
     Ok(())
+}
+
+async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|reason| ServerError::MetricsListen { address, reason })
 }
 
 fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {

@@ -11,31 +11,45 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sqlx::error::DatabaseError;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::record::Exit;
 
+mod error;
 mod journal;
+pub mod measured;
 pub mod postgres;
 mod rows;
 mod schema;
 mod sql;
 pub mod sqlite;
 
+pub use error::StoreError;
+
 /// Microseconds since the Unix epoch.
 pub type Micros = i64;
 
 /// What a session's source is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A command under an agent.
     Run,
 }
 
+impl Kind {
+    /// Its name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+        }
+    }
+}
+
 /// How far a session has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Its command is being started.
@@ -44,6 +58,18 @@ pub enum State {
     Running,
     /// It has its end.
     Ended,
+}
+
+impl State {
+    /// Its name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 /// A session as the store keeps it.
@@ -154,7 +180,7 @@ pub struct Extent {
 }
 
 /// A right that a ticket gives. Each includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
     /// Follow and read the output.
@@ -163,6 +189,18 @@ pub enum Right {
     Write,
     /// Signal and stop.
     Control,
+}
+
+impl Right {
+    /// Its name, as in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Control => "control",
+        }
+    }
 }
 
 /// A ticket as the store keeps it: its secret only as a hash.
@@ -190,6 +228,14 @@ pub struct TicketRow {
     pub resume_hash: Option<String>,
 }
 
+impl TicketRow {
+    /// Under which name its holder stands in the audit trail.
+    #[must_use]
+    pub fn actor(&self) -> String {
+        format!("ticket:{}", self.id)
+    }
+}
+
 /// A line of the audit trail.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AuditRow {
@@ -198,7 +244,7 @@ pub struct AuditRow {
     /// Who: a token's name, or `ticket:ID`.
     pub actor: String,
     /// What: `start`, `join`, `driver`, `ticket`, `revoke`, `read`, `signal`, `stop`, `remove`,
-    /// `logs`.
+    /// `logs`; `refused` where a ticket came that has ended, or is for something else.
     pub action: String,
     /// On which session.
     pub session: Option<Uuid>,
@@ -232,76 +278,6 @@ pub struct Retention {
     pub audit_before: Micros,
     /// Above so many stored bytes in all, the journals of the sessions that ended first go.
     pub total_bytes: u64,
-}
-
-/// Why a store could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The address of the database could not be understood.
-    #[error("the database's URL is not usable: {0}")]
-    Url(String),
-    /// The database cannot be reached, or failed.
-    #[error("the database failed: {0}")]
-    Database(#[source] sqlx::Error),
-    /// The tables could not be brought up to date.
-    #[error("the database's tables could not be brought up to date: {0}")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
-    /// The tables are from a later version of Foghorn.
-    #[error(
-        "the database was made by a later version of Foghorn (its migration {0} is not known here); use that version"
-    )]
-    Newer(i64),
-    /// The disk or the database's quota is full.
-    #[error("there is no space left for the database: {0}")]
-    Full(#[source] sqlx::Error),
-    /// A row holds what this version cannot read.
-    #[error("a row of {table} cannot be read: {reason}")]
-    Row {
-        /// Which table.
-        table: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A chunk did not continue the journal where it ends: another hub wrote it, or it was written before.
-    #[error("the chunk at {from} does not continue the journal, which ends at {end}")]
-    NotContiguous {
-        /// Where the chunk starts.
-        from: u64,
-        /// Where the journal ends.
-        end: u64,
-    },
-    /// What was to be kept belongs to a session that is not, or no longer, in the store.
-    #[error("the session {0} is not in the store")]
-    NoSession(Uuid),
-}
-
-impl StoreError {
-    /// A stable code, for a hub that cannot start.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Newer(_) => "database_newer",
-            Self::Full(_) => "database_full",
-            Self::Url(_) => "database_url_invalid",
-            _ => "database_unusable",
-        }
-    }
-}
-
-/// PostgreSQL's `disk_full`.
-const POSTGRES_FULL: &str = "53100";
-
-/// SQLite's `SQLITE_FULL`.
-const SQLITE_FULL: &str = "13";
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(DatabaseError::code);
-        match code.as_deref() {
-            Some(POSTGRES_FULL | SQLITE_FULL) => Self::Full(error),
-            _ => Self::Database(error),
-        }
-    }
 }
 
 /// Keeps what outlives a hub. See the module's documentation.

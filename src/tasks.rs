@@ -1,5 +1,6 @@
 //! The one place that starts tasks. Every task has a name, a span, an end that it is told of, and is waited for.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,9 +26,22 @@ impl Tasks {
         self.spawn_to_end(name, async move { stop.run_until_cancelled_owned(future).await.unwrap_or_default() });
     }
 
+    /// [`Tasks::spawn`] for a task of one session, which all that the task logs names.
+    pub fn spawn_for(
+        &self,
+        session: &impl Display,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        // Of the highest level, so that it is there whatever the log leaves out; and no part of the request that
+        // started the session, which it outlives.
+        let span = tracing::error_span!(parent: None, "session", %session, task = name);
+        self.spawn(name, future.instrument(span));
+    }
+
     /// Starts a task that sees to its end itself; it may ask [`Tasks::stopping`].
     pub fn spawn_to_end(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let span = tracing::debug_span!("task", name);
+        let span = tracing::debug_span!(parent: None, "task", task = name);
         #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
         self.tracker.spawn(future.instrument(span));
     }

@@ -1,16 +1,82 @@
-//! The server's log: one line an event, to stderr; JSON where no person reads it.
+//! The server's log: one line an event, to stderr; JSON where no person reads it, with the spans that the event is in.
+//! With the feature `otlp`, the spans also go to a collector of traces.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tokio::runtime::Handle;
+use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+#[cfg(feature = "otlp")]
+pub mod otlp;
+
+/// The roots of the names under which Foghorn itself logs.
+const OWN: [&str; 2] = ["foghorn", "audit"];
+
+/// The way of the spans to a collector, where there is one.
+#[must_use = "what was not sent is sent by `finish`"]
+#[derive(Debug, Default)]
+pub struct Traces {
+    #[cfg(feature = "otlp")]
+    exporter: Option<otlp::Exporter>,
+}
+
+impl Traces {
+    /// Sends the spans that were not sent yet. Blocks for a few seconds at most.
+    pub fn finish(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = self.exporter {
+            exporter.finish();
+        }
+    }
+}
+
+/// Starts logging, and sending spans to the collector at `traces`, over `runtime`. `filter` is in `tracing`'s syntax,
+/// such as `info` or `foghorn=debug`.
+#[cfg(feature = "otlp")]
+pub fn start(filter: &str, traces: Option<&str>, runtime: &Handle) -> Traces {
+    let exporter = traces.map(|url| otlp::Exporter::new(url, runtime.clone())).transpose();
+    let layer = exporter.as_ref().ok().and_then(Option::as_ref).map(otlp::Exporter::layer);
+    // A second start, in a test, keeps the first one's.
+    let _ = tracing_subscriber::registry().with(layer).with(log(filter)).try_init();
+    match exporter {
+        Ok(exporter) => Traces { exporter },
+        Err(error) => {
+            tracing::error!(%error, "traces cannot be sent");
+            Traces::default()
+        }
+    }
+}
 
 /// Starts logging. `filter` is in `tracing`'s syntax, such as `info` or `foghorn=debug`.
-pub fn start(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+#[cfg(not(feature = "otlp"))]
+pub fn start(filter: &str, traces: Option<&str>, _runtime: &Handle) -> Traces {
     // A second start, in a test, keeps the first one's.
-    let _ = match std::io::stderr().is_terminal() {
-        true => builder.try_init(),
-        false => builder.json().flatten_event(true).try_init(),
+    let _ = tracing_subscriber::registry().with(log(filter)).try_init();
+    if traces.is_some() {
+        tracing::warn!("this program was built without the feature otlp: no traces are sent");
+    }
+    Traces::default()
+}
+
+fn log<S: Subscriber + for<'a> LookupSpan<'a>>(filter: &str) -> Box<dyn Layer<S> + Send + Sync> {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match std::io::stderr().is_terminal() {
+        true => layer.boxed(),
+        false => layer.json().flatten_event(true).boxed(),
     };
+    layer.with_filter(filter.and(filter_fn(is_told))).boxed()
+}
+
+/// What libraries say below `info` is never told: it may hold what passes through them, tokens and keys too.
+fn is_told(of: &Metadata<'_>) -> bool {
+    *of.level() <= Level::INFO || is_own(of)
+}
+
+fn is_own(of: &Metadata<'_>) -> bool {
+    OWN.iter().any(|own| of.target().starts_with(own))
 }

@@ -38,19 +38,23 @@ fn named(path: &Path) -> Vec<String> {
 }
 
 /// What each module may name. A module names what feeds it and the shared words, never what it feeds.
-const MAY: [(&str, &[&str]); 13] = [
+const MAY: [(&str, &[&str]); 14] = [
     ("record", &[]),
+    ("metrics", &["record"]),
     ("agent", &["record"]),
-    ("store", &["record"]),
+    ("store", &["metrics", "record"]),
     ("tasks", &[]),
     ("source", &["agent", "record"]),
-    ("backend", &["agent", "record", "source", "tasks"]),
+    ("backend", &["agent", "metrics", "record", "source", "tasks"]),
     ("protocol", &["agent", "record", "session", "store"]),
-    ("session", &["agent", "backend", "record", "source", "store"]),
+    ("session", &["agent", "backend", "metrics", "record", "source", "store"]),
     ("recorder", &["record", "session", "source", "store"]),
     (
         "registry",
-        &["agent", "backend", "config", "protocol", "record", "recorder", "session", "source", "store", "tasks"],
+        &[
+            "agent", "backend", "config", "metrics", "protocol", "record", "recorder", "session", "source", "store",
+            "tasks",
+        ],
     ),
     ("reaper", &["config", "registry", "session", "store"]),
     ("config", &["agent"]),

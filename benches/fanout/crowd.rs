@@ -79,7 +79,13 @@ impl Crowd {
         let mut parts: Vec<Vec<Viewer>> = (0..THREADS).map(|_| Vec::new()).collect();
         for (index, stream) in streams.into_iter().enumerate() {
             stream.set_nonblocking(true).expect("a socket");
-            parts[index % THREADS].push(Viewer { stream, parser: Parser::new(framing, lossy), skipper: Skipper::new(framing), index, stamp: Vec::new() });
+            parts[index % THREADS].push(Viewer {
+                stream,
+                parser: Parser::new(framing, lossy),
+                skipper: Skipper::new(framing),
+                index,
+                stamp: Vec::new(),
+            });
         }
         let start = |viewers: Vec<Viewer>| {
             let (offsets, stop, measuring) = (offsets.clone(), stop.clone(), measuring.clone());
@@ -152,7 +158,11 @@ fn read_all(
             let notes = measuring.load(Ordering::Relaxed);
             let stamp = &mut viewer.stamp;
             viewer.parser.feed(&buffer[..read], |offset, data| {
-                stamps(offset, data, stamp, |written| if notes { seen.note(written, came) });
+                stamps(offset, data, stamp, |written| {
+                    if notes {
+                        seen.note(written, came)
+                    }
+                });
             });
             offsets[viewer.index].store(viewer.parser.offset, Ordering::Relaxed);
         }

@@ -99,7 +99,7 @@ fn greeted(listener: &UnixListener, session: String) -> UnixStream {
     stream.read_exact(&mut head).expect("a greeting");
     let len = u32::from_be_bytes(head[4..].try_into().expect("four bytes"));
     stream.read_exact(&mut vec![0; len as usize]).expect("a greeting");
-    let hello = AgentHello { version: 1, session, nonce: Some("bench".into()), oldest: 0, head: 0 };
+    let hello = AgentHello { version: 1, session, nonce: Some("bench".into()), oldest: 0, head: 0, card: None };
     stream.write_all(&ToHub::Hello(hello).encode()).expect("writes");
     stream.write_all(&ToHub::Started(1).encode()).expect("writes");
     let mut told = stream.try_clone().expect("a socket");

@@ -17,6 +17,7 @@ use crate::agent::protocol::{
     AgentHello, CARDS, HEARTBEAT, HubHello, MAX_VERSION, MIN_VERSION, NOT_IDLE, ProtocolError, Reader, SILENCE,
     ToAgent, ToHub,
 };
+use crate::metrics::Metrics;
 use crate::record::Batch;
 use crate::source::{Command, Control, Event, Source};
 use crate::tasks::Tasks;
@@ -39,7 +40,7 @@ pub async fn open<R, W>(
     mut write: W,
     hello: &HubHello,
     session: &str,
-    tasks: &Tasks,
+    (tasks, metrics): (&Tasks, Arc<Metrics>),
 ) -> Result<Source, BackendError>
 where
     R: AsyncRead + Unpin + Send + 'static,
@@ -63,7 +64,7 @@ where
             let _ended = closed.run_until_cancelled(obey(write, commands, reads, version)).await;
         }
     });
-    let events = Events { reader, reads, _closed: closed.drop_guard() };
+    let events = Events { reader, reads, metrics, _closed: closed.drop_guard() };
     let events = stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) });
     Ok(Source { events: Box::pin(events), control, started: agent.nonce.is_some(), card: agent.card })
 }
@@ -89,6 +90,7 @@ fn greeted(answer: Option<(u8, Bytes)>, session: &str) -> Result<AgentHello, Bac
 struct Events<R> {
     reader: Reader<R>,
     reads: Reads,
+    metrics: Arc<Metrics>,
     _closed: DropGuard,
 }
 
@@ -111,7 +113,11 @@ impl<R: AsyncRead + Unpin> Events<R> {
     fn event(&self, kind: u8, rest: Bytes) -> Result<Option<Event>, ProtocolError> {
         let batch = |records| Batch::parse(records).map_err(|_| ProtocolError::Malformed(kind));
         Ok(match ToHub::decode(kind, rest)? {
-            Some(ToHub::Records(records)) => Some(Event::Records(batch(records)?)),
+            Some(ToHub::Records(records)) => {
+                self.metrics.source_messages.inc();
+                self.metrics.source_bytes.inc_by(records.len() as u64);
+                Some(Event::Records(batch(records)?))
+            }
             Some(ToHub::InputAck(writer, offset)) => Some(Event::InputAck(writer, offset)),
             Some(ToHub::Started(_)) => Some(Event::Started),
             Some(ToHub::Idle(left)) => Some(Event::Idle((left != NOT_IDLE).then(|| Duration::from_millis(left)))),

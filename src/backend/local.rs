@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use crate::agent::command::{NO_PROCESSES, is_out_of_processes};
 use crate::agent::descendants::{EXEMPT, Family};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
 use crate::agent::serve::SOCKET;
+use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::tasks::Tasks;
 
@@ -42,6 +44,7 @@ pub struct Local {
     hup_wait: Duration,
     term_wait: Duration,
     tasks: Tasks,
+    metrics: Arc<Metrics>,
 }
 
 impl Local {
@@ -55,10 +58,11 @@ impl Local {
         nofile: Option<u64>,
         (hup_wait, term_wait): (Duration, Duration),
         tasks: Tasks,
+        metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let agents = home.join("agents");
         DirBuilder::new().mode(0o700).recursive(true).create(&agents)?;
-        Ok(Self { agents, epoch, nofile, hup_wait, term_wait, tasks })
+        Ok(Self { agents, epoch, nofile, hup_wait, term_wait, tasks, metrics })
     }
 
     fn dir(&self, session: Uuid) -> PathBuf {
@@ -113,6 +117,16 @@ impl Backend for Local {
         place["machine"] == own["machine"] && place["agents"] == own["agents"]
     }
 
+    async fn ready(&self) -> Result<(), BackendError> {
+        let probe = self.agents.join(format!(".probe-{}", std::process::id()));
+        let made = async {
+            tokio::fs::write(&probe, b"").await?;
+            tokio::fs::remove_file(&probe).await
+        };
+        let reason = |error: io::Error| format!("the state folder cannot be written: {error}");
+        made.await.map_err(|error| BackendError::Create(reason(error)))
+    }
+
     async fn create(&self, session: Uuid) -> Result<(), BackendError> {
         self.spawn(session).await.map_err(|error| {
             // What was made for it so far.
@@ -130,7 +144,7 @@ impl Backend for Local {
         })?;
         let (read, write) = stream.into_split();
         let hello = HubHello { min: MIN_VERSION, max: MAX_VERSION, epoch: self.epoch, from };
-        link::open(read, write, &hello, &session.to_string(), &self.tasks).await
+        link::open(read, write, &hello, &session.to_string(), (&self.tasks, self.metrics.clone())).await
     }
 
     async fn agents(&self) -> Vec<Uuid> {

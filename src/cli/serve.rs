@@ -5,9 +5,6 @@ use crate::client::hubs::HUB_BUSY;
 use crate::config::server::{ServeArgs, Server};
 use crate::server::ServerError;
 
-/// What the log tells, unless told otherwise.
-const LOG: &str = "info";
-
 /// Serves until it is told to stop.
 ///
 /// # Errors
@@ -18,9 +15,10 @@ pub fn run(args: ServeArgs) -> Result<u8, Failure> {
         let _ = rustix::process::setsid();
     }
     let settings = Server::read(args).map_err(|error| Failure::usage(format!("{error} [settings_invalid]")))?;
-    crate::telemetry::start(LOG);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let traces = crate::telemetry::start(&settings.log, settings.traces.as_deref(), runtime.handle());
     let outcome = runtime.block_on(crate::server::run(settings));
+    traces.finish();
     runtime.shutdown_background();
     outcome.map(|()| 0).map_err(|error| {
         let status = if matches!(error, ServerError::Locked(_)) { HUB_BUSY } else { OTHER };

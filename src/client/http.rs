@@ -1,5 +1,6 @@
 //! Requests to a hub.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,6 +51,24 @@ impl Ask {
     }
 }
 
+/// Makes connections; the system's certificates are only read where `https` will be used.
+///
+/// # Errors
+/// Where they cannot be read.
+pub fn connector(https: bool) -> io::Result<HttpsConnector<HttpConnector>> {
+    let tls = rustls::ClientConfig::builder();
+    let tls = match https {
+        true => tls.with_native_roots()?,
+        false => tls.with_root_certificates(rustls::RootCertStore::empty()),
+    };
+    let mut plain = HttpConnector::new();
+    plain.enforce_http(false);
+    plain.set_nodelay(true);
+    plain.set_connect_timeout(Some(CONNECT_LIMIT));
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth());
+    Ok(connector.https_or_http().enable_http1().wrap_connector(plain))
+}
+
 /// Sends requests.
 #[derive(Clone)]
 pub struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
@@ -60,18 +79,7 @@ impl Http {
     /// # Errors
     /// [`ClientError::Broken`] where they cannot be read.
     pub fn new(https: bool) -> Result<Self, ClientError> {
-        let tls = rustls::ClientConfig::builder();
-        let tls = if https {
-            tls.with_native_roots().map_err(|error| ClientError::Broken(error.to_string()))?
-        } else {
-            tls.with_root_certificates(rustls::RootCertStore::empty())
-        };
-        let mut plain = HttpConnector::new();
-        plain.enforce_http(false);
-        plain.set_nodelay(true);
-        plain.set_connect_timeout(Some(CONNECT_LIMIT));
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls.with_no_client_auth());
-        let connector = connector.https_or_http().enable_http1().wrap_connector(plain);
+        let connector = connector(https).map_err(|error| ClientError::Broken(error.to_string()))?;
         Ok(Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector)))
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
 
@@ -26,6 +27,12 @@ pub struct ServeArgs {
     /// The database, as postgres://…; without one, SQLite in the state folder. Holds a password: prefer the variable.
     #[arg(long, env = "FOGHORN_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Address and port of a listener for metrics alone, which needs no token.
+    #[arg(long, env = "FOGHORN_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// What the log tells, such as info or foghorn=debug [default: info].
+    #[arg(long, env = "FOGHORN_LOG")]
+    pub log: Option<String>,
     /// Where commands run [default: local].
     #[arg(long, env = "FOGHORN_BACKEND")]
     pub backend: Option<String>,
@@ -45,6 +52,12 @@ pub struct ServeArgs {
 pub struct Server {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it gives its metrics to everyone, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// What the log tells, in `tracing`'s syntax.
+    pub log: String,
+    /// Where traces go: an OTLP collector's URL.
+    pub traces: Option<String>,
     /// The database's URL; none for SQLite. Secret.
     pub database_url: Option<String>,
     /// The tokens' file.
@@ -102,9 +115,14 @@ pub struct Limits {
     pub live_per_app: Option<u64>,
     /// Connections at once.
     pub connections: usize,
+    /// How long a hub that was told to stop goes on, not ready, before it does.
+    pub drain: Duration,
     /// After how long without a session and a viewer the embedded hub ends.
     pub embedded_idle: Duration,
 }
+
+/// What the log tells, unless told otherwise.
+const LOG: &str = "info";
 
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -126,6 +144,7 @@ impl Default for Limits {
             live_per_owner: Some(25),
             live_per_app: Some(50),
             connections: 10_000,
+            drain: Duration::ZERO,
             embedded_idle: Duration::from_secs(10 * 60),
         }
     }
@@ -137,6 +156,8 @@ impl Default for Limits {
 struct File {
     listen: Option<SocketAddr>,
     allow_remote: bool,
+    metrics_listen: Option<SocketAddr>,
+    log: Option<String>,
     database_url: Option<String>,
     backend: Option<String>,
     tokens: Option<PathBuf>,
@@ -162,6 +183,7 @@ struct FileLimits {
     live_per_owner: Option<u64>,
     live_per_app: Option<u64>,
     connections: Option<usize>,
+    drain: Option<String>,
     embedded_idle: Option<String>,
 }
 
@@ -192,8 +214,15 @@ impl Server {
                     .into();
             return Err(ConfigError::Setting { name: "listen", reason });
         }
+        let log = args.log.or(file.log).unwrap_or_else(|| LOG.into());
+        if EnvFilter::try_new(&log).is_err() {
+            return Err(super::not("log", &log, "a filter such as info or foghorn=debug"));
+        }
         Ok(Self {
             listen,
+            metrics_listen: args.metrics_listen.or(file.metrics_listen),
+            log,
+            traces: super::traces_endpoint(),
             database_url: args.database_url.or(file.database_url),
             tokens: args.tokens.or(file.tokens),
             home,
@@ -243,6 +272,7 @@ fn limits(file: &FileLimits, embedded: bool) -> Result<Limits, ConfigError> {
         ("limits.orphan", &file.orphan, &mut limits.orphan_limit),
         ("limits.hup_wait", &file.hup_wait, &mut limits.hup_wait),
         ("limits.term_wait", &file.term_wait, &mut limits.term_wait),
+        ("limits.drain", &file.drain, &mut limits.drain),
         ("limits.embedded_idle", &file.embedded_idle, &mut limits.embedded_idle),
     ] {
         if let Some(text) = text {
@@ -284,6 +314,7 @@ mod tests {
             ("[limits]\ngrase = \"3s\"", "grase"),
             ("[limits]\ngrace = \"soon\"", "limits.grace"),
             ("backend = \"moon\"", "backend"),
+            ("log = \"foghorn=loud\"", "log"),
             ("listen = \"0.0.0.0:1\"", "listen"),
         ] {
             let error = read(toml, false).expect_err("refused").to_string();

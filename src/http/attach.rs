@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -146,7 +145,7 @@ struct Connection {
 impl Connection {
     /// Takes over the connection of an upgraded request.
     fn new(upgraded: Upgraded) -> Option<Self> {
-        let parts = downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
         let decoder = Decoder::new(&parts.read_buf);
         Some(Self { stream: parts.io.into_inner(), decoder, outbox: Outbox::default() })
     }

@@ -4,13 +4,14 @@
 //! are separate rights, and every door asks [`Caller::right`].
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use axum::extract::FromRequestParts;
-use axum::http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -18,11 +19,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
+use super::routes::Rule;
 use super::{Hub, Place};
 use crate::protocol::BEARER_PREFIX;
 use crate::registry::hex;
 use crate::session::{lock, now};
-use crate::store::{Right, SessionRow, TicketRow};
+use crate::store::{AuditRow, Right, SessionRow, TicketRow};
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -106,7 +108,7 @@ impl Caller {
     pub fn actor(&self) -> String {
         match self {
             Self::Token(holder) => holder.name.clone(),
-            Self::Ticket(bearer) => format!("ticket:{}", bearer.ticket.id),
+            Self::Ticket(bearer) => bearer.ticket.actor(),
         }
     }
 
@@ -281,21 +283,47 @@ fn presented(headers: &HeaderMap) -> Option<String> {
 /// What a second user of a one-use ticket is told.
 pub const TICKET_USED: &str = "this ticket was for one use and has been used; ask for another one";
 
-/// Who presents this token, if it is valid now.
+/// Who presents a token that is known.
+enum Known {
+    Caller(Caller),
+    /// A ticket that is good for nothing any more, and what its holder is told.
+    Ended(Box<TicketRow>, ApiError),
+}
+
+/// Who presents this token.
 ///
 /// # Errors
 /// [`ApiError::unauthorized`], or that the store is away.
-pub async fn caller(hub: &Hub, token: &str) -> Result<Caller, ApiError> {
+async fn caller(hub: &Hub, token: &str) -> Result<Known, ApiError> {
     if let Some(holder) = hub.tokens.holder(token) {
-        return Ok(Caller::Token(holder));
+        return Ok(Known::Caller(Caller::Token(holder)));
     }
     let ticket = hub.store().ticket(&hash(token)).await?.ok_or_else(ApiError::unauthorized)?;
     let first = ticket.one_use && ticket.hash == hash(token);
     // The secret of a one-use ticket is good for its first use alone; after it, the viewer's resume secret is.
     if first && ticket.used_at.is_some() {
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "ticket_used", TICKET_USED));
+        let used = ApiError::new(StatusCode::UNAUTHORIZED, "ticket_used", TICKET_USED);
+        return Ok(Known::Ended(Box::new(ticket), used));
     }
-    bearer(hub, ticket, first).ok_or_else(ApiError::unauthorized)
+    Ok(match bearer(hub, ticket.clone(), first) {
+        Some(caller) => Known::Caller(caller),
+        None => Known::Ended(Box::new(ticket), ApiError::unauthorized()),
+    })
+}
+
+/// Notes that somebody came with a ticket that has ended, or is for something else.
+fn refused(hub: &Hub, parts: &Parts, ticket: &TicketRow, error: ApiError) -> ApiError {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    hub.audit(AuditRow {
+        time: now(),
+        actor: ticket.actor(),
+        action: "refused".into(),
+        session: Some(ticket.session),
+        address: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
+        outcome: error.code.into(),
+        detail: String::new(),
+    });
+    error
 }
 
 /// The holder of a ticket that is valid now.
@@ -322,17 +350,23 @@ impl FromRequestParts<Arc<Hub>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
         check_origin(&parts.headers, hub)?;
+        // Nobody is let in at a door that is not in the table.
+        let rule = *parts.extensions.get::<Rule>().ok_or_else(|| ApiError::forbidden("use a door without a rule"))?;
         let token = presented(&parts.headers).ok_or_else(ApiError::unauthorized)?;
-        let caller = caller(hub, &token).await?;
+        let caller = match caller(hub, &token).await? {
+            Known::Caller(caller) => caller,
+            Known::Ended(ticket, error) => return Err(refused(hub, parts, &ticket, error)),
+        };
         if !parts.extensions.get::<Place>().is_none_or(Place::settle) {
             return Err(ApiError::crowded());
         }
-        let path = parts.uri.path();
-        let looks = parts.method == Method::GET && path.split('/').count() <= 4;
-        if matches!(&caller, Caller::Ticket(bearer) if bearer.unused) && !looks && !path.ends_with("/attach") {
-            return Err(ApiError::forbidden("do this before its one use, which is to follow the session"));
+        match &caller {
+            Caller::Ticket(bearer) if bearer.unused && !rule.takes_unused_tickets() => {
+                let error = ApiError::forbidden("do this before its one use, which is to follow the session");
+                Err(refused(hub, parts, &bearer.ticket, error))
+            }
+            _ => Ok(caller),
         }
-        Ok(caller)
     }
 }
 

@@ -67,6 +67,12 @@ impl ApiError {
         }
     }
 
+    /// The hub is about to stop.
+    #[must_use]
+    pub fn stopping() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "this hub is about to stop; try again in a moment")
+    }
+
     /// The database is away.
     #[must_use]
     pub fn unavailable() -> Self {
@@ -148,6 +154,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::Elsewhere => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "session_elsewhere", error.to_string())
             }
+            RegistryError::Stopping => Self::stopping(),
             RegistryError::TooMany(..) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_sessions", error.to_string())
             }
@@ -155,16 +162,23 @@ impl From<RegistryError> for ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let problem = Problem {
+impl ApiError {
+    /// The error as the body that tells it.
+    #[must_use]
+    pub fn problem(&self) -> Problem {
+        Problem {
             kind: "about:blank".into(),
             title: self.status.canonical_reason().unwrap_or_default().into(),
             status: self.status.as_u16(),
             code: self.code.into(),
-            detail: self.detail,
-        };
-        let mut response = (self.status, Json(problem)).into_response();
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.problem())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         match self.status {

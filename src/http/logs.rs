@@ -15,6 +15,7 @@ use regex::RegexBuilder;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
 
 use super::Hub;
 use super::auth::{Caller, again};
@@ -38,14 +39,20 @@ const MAX_TAIL: usize = 100_000;
 const GREP: (usize, usize) = (1024, 1 << 20);
 
 /// What [`logs`] can be asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 pub struct LogsQuery {
+    /// Go on with what comes.
     #[serde(default)]
     follow: bool,
+    /// Start with so many of the last lines.
     tail: Option<usize>,
+    /// Start at a time, or so long ago.
     since: Option<String>,
+    /// Only of this session or process type.
     process: Option<String>,
+    /// Only lines in which this regular expression finds something.
     grep: Option<String>,
+    /// Go on behind a line: its `resume`.
     from: Option<String>,
 }
 

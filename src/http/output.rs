@@ -17,6 +17,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
+use utoipa::IntoParams;
 
 use super::Hub;
 use super::auth::{Caller, again};
@@ -30,10 +31,12 @@ use crate::session::subscription::Subscription;
 use crate::store::Right;
 
 /// What [`output`] can be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct OutputQuery {
+    /// The first offset.
     #[serde(default)]
     from: u64,
+    /// Go on until the session ends.
     #[serde(default)]
     follow: bool,
 }

@@ -1,4 +1,4 @@
-//! The doors that start, list, show and end sessions, make tickets, and show the audit trail.
+//! The doors that start, list, show and end sessions, and show the audit trail.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,25 +10,22 @@ use axum::extract::{ConnectInfo, Path, Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::Hub;
-use super::auth::{Caller, hash, secret};
+use super::auth::Caller;
 use super::error::ApiError;
-use crate::protocol::{NewSession, NewSignal, NewSource, NewTicket, SessionInfo, Started, Ticket};
+use super::{Hub, tickets};
+use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, TicketRow};
+use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow};
 
 /// The longest that [`show`] waits for an end.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// How many rows a listing has at most, and without a wish.
 const ROWS: (u32, u32) = (1000, 100);
-
-/// How long a ticket is valid, at most and without a wish.
-const TICKET: (Duration, Duration) = (Duration::from_secs(7 * 24 * 3600), Duration::from_secs(24 * 3600));
 
 /// A time as the doors show it: RFC 3339 in UTC, with microseconds.
 #[must_use]
@@ -82,6 +79,8 @@ pub(super) async fn find(
     what: &str,
 ) -> Result<Arc<Session>, ApiError> {
     let session = hub.registry.find(id).await?.ok_or_else(|| ApiError::no_session(id))?;
+    // What is logged about this request names its session from here on.
+    tracing::Span::current().record("session", tracing::field::display(session.id()));
     let has = caller.right(&session.row).ok_or_else(|| ApiError::no_session(id))?;
     if has < right {
         return Err(ApiError::forbidden(what));
@@ -109,15 +108,6 @@ pub(super) fn audited<T>(hub: &Hub, line: AuditRow, outcome: Result<T, ApiError>
     outcome
 }
 
-/// `GET /readyz`.
-pub async fn ready(Shared(hub): Shared<Arc<Hub>>) -> Result<&'static str, ApiError> {
-    if hub.tasks.stopping().is_cancelled() {
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "this hub is about to stop"));
-    }
-    hub.store().ping().await?;
-    Ok("ready\n")
-}
-
 /// `POST /v1/sessions`.
 pub async fn start(
     Shared(hub): Shared<Arc<Hub>>,
@@ -127,32 +117,35 @@ pub async fn start(
 ) -> Result<Response, ApiError> {
     let Json(NewSession { source: NewSource::Run(run) }) = body?;
     if !caller.may_start(&run.app) {
-        let denied = Err(ApiError::forbidden(&format!("start sessions of {}", run.app)));
+        let denied = ApiError::forbidden(&format!("start sessions of {}", run.app));
+        hub.metrics.start(denied.code);
+        let denied = Err(denied);
         return audited(&hub, line(&caller, "start", None, peer), denied);
     }
     let command = run.command.join(" ");
     let started = hub.registry.start(*run, caller.name()).await.map_err(ApiError::from);
+    hub.metrics.start(started.as_ref().map_or_else(|error| error.code, |_| "ok"));
     let id = started.as_ref().ok().map(|(session, _)| session.id());
     let line = AuditRow { detail: command, ..line(&caller, "start", id, peer) };
     let (session, new) = audited(&hub, line, started)?;
     let ticket = match new {
-        true => Some(ticket(&hub, &session, &caller, &driver_ticket()).await?),
+        true => Some(tickets::make(&hub, &session, &caller, &tickets::for_driver(), peer).await?),
         false => None,
     };
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(Started { session: info(&session.row, Some(&session)), ticket })).into_response())
 }
 
-fn driver_ticket() -> NewTicket {
-    NewTicket { right: Right::Control, expires: None, one_use: false }
-}
-
 /// What [`list`] can be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct ListQuery {
+    /// Only of this app.
     app: Option<String>,
+    /// `live`, `ended` or `all`.
     state: Option<String>,
+    /// At most so many, up to 1000.
     limit: Option<u32>,
+    /// Only those made before this time: the `next` of the page before.
     before: Option<String>,
 }
 
@@ -161,7 +154,7 @@ pub async fn list(
     Shared(hub): Shared<Arc<Hub>>,
     caller: Caller,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<SessionList>, ApiError> {
     let Query(query) = query?;
     let live = match query.state.as_deref() {
         None | Some("all") => None,
@@ -172,8 +165,8 @@ pub async fn list(
     if let Caller::Ticket(bearer) = &caller {
         let session = hub.registry.find(&bearer.ticket.session.to_string()).await?;
         let seen = session.iter().filter(|session| caller.right(&session.row).is_some());
-        let sessions: Vec<_> = seen.map(|session| info(&session.row, Some(session))).collect();
-        return Ok(Json(json!({ "sessions": sessions, "next": null })).into_response());
+        let sessions = seen.map(|session| info(&session.row, Some(session))).collect();
+        return Ok(Json(SessionList { sessions, next: None }));
     }
     let filter = SessionFilter {
         app: query.app,
@@ -185,17 +178,18 @@ pub async fn list(
     let rows = hub.store().sessions(&filter).await?;
     let next = (rows.len() == filter.limit as usize).then(|| rows.last().map(|row| time(row.created_at))).flatten();
     let live = hub.registry.live();
-    let sessions: Vec<_> = rows
+    let sessions = rows
         .iter()
         .filter(|row| caller.right(row).is_some())
         .map(|row| info(row, live.iter().find(|session| session.id() == row.id).map(|session| &**session)))
         .collect();
-    Ok(Json(json!({ "sessions": sessions, "next": next })).into_response())
+    Ok(Json(SessionList { sessions, next }))
 }
 
 /// What [`show`] can be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct ShowQuery {
+    /// Answer when it has ended, or after so many seconds, at most 60.
     wait: Option<u64>,
 }
 
@@ -219,8 +213,9 @@ pub async fn show(
 }
 
 /// What [`stop`] can be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct StopQuery {
+    /// Remove it, with all that was recorded of it.
     #[serde(default)]
     purge: bool,
 }
@@ -274,7 +269,14 @@ pub async fn signal(
     let session = find(&hub, &caller, &id, Right::Control, "signal this session").await;
     let id = session.as_ref().ok().map(|session| session.id());
     let line = AuditRow { detail: signal.to_string(), ..line(&caller, "signal", id, peer) };
-    let session = audited(&hub, line, session)?;
+    let outcome = match session {
+        Ok(session) => send_signal(&session, signal).await,
+        Err(error) => Err(error),
+    };
+    audited(&hub, line, outcome)
+}
+
+async fn send_signal(session: &Session, signal: u8) -> Result<StatusCode, ApiError> {
     if !(1..=64).contains(&signal) {
         return Err(ApiError::invalid("a signal's number is 1 to 64"));
     }
@@ -284,89 +286,16 @@ pub async fn signal(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /v1/sessions/{id}/tickets`.
-pub async fn make_ticket(
-    Shared(hub): Shared<Arc<Hub>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    caller: Caller,
-    Path(id): Path<String>,
-    body: Result<Json<NewTicket>, JsonRejection>,
-) -> Result<Response, ApiError> {
-    let Json(new) = body?;
-    // A ticket makes no tickets: who was let in cannot let others in.
-    let session = match &caller {
-        Caller::Ticket(_) => Err(ApiError::forbidden("make tickets")),
-        Caller::Token(_) => find(&hub, &caller, &id, Right::Control, "make tickets for this session").await,
-    };
-    let id = session.as_ref().ok().map(|session| session.id());
-    let line = AuditRow { detail: format!("{:?}", new.right).to_lowercase(), ..line(&caller, "ticket", id, peer) };
-    let session = audited(&hub, line, session)?;
-    Ok((StatusCode::CREATED, Json(ticket(&hub, &session, &caller, &new).await?)).into_response())
-}
-
-async fn ticket(hub: &Hub, session: &Session, caller: &Caller, new: &NewTicket) -> Result<Ticket, ApiError> {
-    let wish = new.expires.as_deref().map(humantime::parse_duration).transpose();
-    let wish = wish.map_err(|_| ApiError::invalid("expires is not a duration such as 1h"))?;
-    let expires_at = now() + wish.unwrap_or(TICKET.1).min(TICKET.0).as_micros() as Micros;
-    let no_secret = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the system has no randomness");
-    let secret = secret().map_err(no_secret)?;
-    let row = TicketRow {
-        id: Uuid::new_v4(),
-        hash: hash(&secret),
-        session: session.id(),
-        right: new.right,
-        issuer: caller.name().to_owned(),
-        one_use: new.one_use,
-        expires_at,
-        used_at: None,
-        revoked_at: None,
-        resume_hash: None,
-    };
-    hub.store().create_ticket(&row).await?;
-    Ok(Ticket { id: row.id, secret, right: new.right, expires_at: time(expires_at) })
-}
-
-/// `GET /v1/sessions/{id}/tickets`: all of them, without their secrets.
-pub async fn tickets(
-    Shared(hub): Shared<Arc<Hub>>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
-    let session = find(&hub, &caller, &id, Right::Control, "see the tickets of this session").await?;
-    let tickets: Vec<_> = hub.store().tickets(session.id()).await?.iter().map(shown).collect();
-    Ok(Json(json!({ "tickets": tickets })).into_response())
-}
-
-fn shown(ticket: &TicketRow) -> serde_json::Value {
-    json!({
-        "id": ticket.id, "right": ticket.right, "issuer": ticket.issuer, "one_use": ticket.one_use,
-        "expires_at": time(ticket.expires_at), "used_at": ticket.used_at.map(time),
-        "revoked_at": ticket.revoked_at.map(time),
-    })
-}
-
-/// `DELETE /v1/sessions/{id}/tickets/{ticket}`.
-pub async fn revoke_ticket(
-    Shared(hub): Shared<Arc<Hub>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    caller: Caller,
-    Path((id, ticket)): Path<(String, Uuid)>,
-) -> Result<StatusCode, ApiError> {
-    let session = find(&hub, &caller, &id, Right::Control, "revoke tickets of this session").await?;
-    let revoked = hub.store().revoke_ticket(session.id(), ticket, now()).await?;
-    hub.audit(line(&caller, "revoke", Some(session.id()), peer));
-    if !revoked {
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "ticket_not_found", "there is no such ticket to revoke"));
-    }
-    Ok(StatusCode::NO_CONTENT)
-}
-
 /// What [`audit`] can be asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 pub struct AuditQuery {
+    /// Only on this session.
     session: Option<Uuid>,
+    /// Only by this actor.
     actor: Option<String>,
+    /// Only lines from before this time.
     before: Option<String>,
+    /// At most so many, up to 1000.
     limit: Option<u32>,
 }
 
@@ -375,7 +304,7 @@ pub async fn audit(
     Shared(hub): Shared<Arc<Hub>>,
     caller: Caller,
     query: Result<Query<AuditQuery>, QueryRejection>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<AuditList>, ApiError> {
     if !caller.is_admin() {
         return Err(ApiError::forbidden("read the audit trail"));
     }
@@ -386,14 +315,18 @@ pub async fn audit(
         before: query.before.as_deref().map(micros).transpose()?,
         limit: query.limit.unwrap_or(ROWS.1).clamp(1, ROWS.0),
     };
-    let rows = hub.store().audit(&filter).await?;
-    let lines: Vec<_> = rows.iter().map(audit_line).collect();
-    Ok(Json(json!({ "lines": lines })).into_response())
+    let lines = hub.store().audit(&filter).await?.into_iter().map(audit_line).collect();
+    Ok(Json(AuditList { lines }))
 }
 
-fn audit_line(row: &AuditRow) -> serde_json::Value {
-    json!({
-        "time": time(row.time), "actor": row.actor, "action": row.action, "session": row.session,
-        "address": row.address, "outcome": row.outcome, "detail": row.detail,
-    })
+fn audit_line(row: AuditRow) -> AuditLine {
+    AuditLine {
+        time: time(row.time),
+        actor: row.actor,
+        action: row.action,
+        session: row.session,
+        address: row.address,
+        outcome: row.outcome,
+        detail: row.detail,
+    }
 }

@@ -291,12 +291,13 @@ impl Outbox {
         self.short.extend_from_slice(payload);
     }
 
-    /// Lets `fill` add the parts of the next binary message. Only while none is under way.
+    /// Lets `fill` add the parts of the next binary message; without any there is none. Only while none is under way.
     pub fn binary<T>(&mut self, fill: impl FnOnce(&mut Vec<Bytes>) -> T) -> T {
         debug_assert!(!self.is_sending(), "one message at a time");
         self.parts.clear();
         self.next = 0;
         let filled = fill(&mut self.parts);
+        self.parts.retain(|part| !part.is_empty());
         if !self.parts.is_empty() {
             (self.head, self.head_len) = head(BINARY, self.parts.iter().map(Bytes::len).sum());
             self.head_at = 0;

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{DROPPED, EXIT, HEADER_LEN, Header, Malformed, Payload, RESIZE, Record};
+use super::{DROPPED, EXIT, HEADER_LEN, Header, Malformed, Payload, RESIZE, Reason, Record};
 
 /// Whole encoded records that follow one another: what the ring, the journal and the wire carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,15 @@ impl Batch {
     #[must_use]
     pub fn starts_with_gap(&self) -> bool {
         matches!(Header::peek(&self.bytes), Ok(Some(header)) if header.kind == DROPPED)
+    }
+
+    /// Why the range that the batch starts with is missing, where it starts with one.
+    #[must_use]
+    pub fn gap(&self) -> Option<Reason> {
+        match self.records().next().filter(|_| self.starts_with_gap())?.payload {
+            Payload::Dropped { reason, .. } => Some(reason),
+            _ => None,
+        }
     }
 
     /// The records, decoded one by one. Ends at the first malformed one.
@@ -177,7 +186,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Reason, STDOUT, Size, Stream};
+    use crate::record::{STDOUT, Size, Stream};
 
     fn output(offset: u64, data: &'static str) -> Record {
         Record { offset, time: 7, payload: Payload::Output(Stream::Stdout, Bytes::from_static(data.as_bytes())) }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "cause", rename_all = "snake_case")]
+#[cfg_attr(feature = "hub", derive(utoipa::ToSchema))]
 pub enum Cause {
     /// The command ended by itself.
     Exited {
@@ -48,6 +49,7 @@ pub enum Cause {
 
 /// A session's end: the cause, and a sentence for a person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "hub", derive(utoipa::ToSchema))]
 pub struct Exit {
     /// What ended it.
     #[serde(flatten)]
@@ -64,6 +66,10 @@ impl From<Cause> for Exit {
 pub const STATUS_HUB_FAILED: u8 = 125;
 
 impl Exit {
+    /// All that [`Exit::name`] may be.
+    pub const NAMES: [&str; 8] =
+        ["exited", "signalled", "start_failed", "stopped", "idle", "time_limit", "evicted", "lost"];
+
     /// What a client that saw this end exits with, 0 to 255.
     #[must_use]
     pub fn status(&self) -> u8 {

@@ -80,7 +80,7 @@ impl Registry {
             let registry = self.clone();
             match self.store.session(id).await? {
                 Some(row) if row.exit.is_some() => {
-                    self.tasks.spawn("dismiss", async move { registry.dismiss(row).await });
+                    self.tasks.spawn_for(&id, "dismiss", async move { registry.dismiss(row).await });
                 }
                 // The state folder, or the machine, has another name than before.
                 Some(mut row) => {
@@ -90,7 +90,7 @@ impl Registry {
                 }
                 None => {
                     let wait = waits.clone();
-                    self.tasks.spawn("adopt", async move {
+                    self.tasks.spawn_for(&id, "adopt", async move {
                         registry.adopt_unknown(id).await;
                         drop(wait);
                     });

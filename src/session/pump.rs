@@ -18,8 +18,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const AGENT_KILLED: &str = "its agent was killed; output that no hub had taken from it is lost";
 
 /// What is said of a session without any trace of an agent.
-const NO_TRACE: &str = "there is no trace of its agent: it ended and its end was stored, and this database is an older \
-                        copy from before that, or a hub died before the agent was made";
+const NO_TRACE: &str = "there is no trace of its agent: the hub that saw its end has not stored it in this database, \
+                        which may be an older copy, or died before the agent was made";
 
 /// How long the pump waits before it stores again what the store did not take.
 const STORE_AGAIN: Duration = Duration::from_secs(1);

@@ -448,6 +448,17 @@ impl Viewer {
         }
     }
 
+    /// Holds against the viewer that it has not what was printed, but for what it was told to be missing.
+    pub(crate) fn holds(&self, printed: &[u8]) {
+        let (mut at, mut output) = (0, &self.output[..]);
+        for (from, to, _) in &self.gaps {
+            let (piece, rest) = output.split_at(*from as usize - at);
+            assert!(piece == &printed[at..*from as usize], "between {at} and {from}");
+            (at, output) = (*to as usize, rest);
+        }
+        assert!(output == &printed[at..self.next as usize], "between {at} and {}", self.next);
+    }
+
     /// Whether the output has this text.
     pub(crate) fn has(&self, text: &str) -> bool {
         self.output.windows(text.len()).any(|window| window == text.as_bytes())

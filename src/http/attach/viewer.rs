@@ -20,6 +20,7 @@ use crate::http::auth::again;
 use crate::http::error::ApiError;
 use crate::http::sessions::{info, line};
 use crate::http::websocket::Message;
+use crate::metrics::{self, Watching};
 use crate::protocol::{Close, HubMessage, Mode, PING, Role, SILENCE};
 use crate::record::{Batch, Size};
 use crate::registry::PACE_WINDOW;
@@ -109,11 +110,21 @@ impl Viewer {
     pub(super) async fn run(self) {
         self.take_seat().await;
         let Self { guest, hello, here, mut connection } = self;
-        let attending = Attending { guest: &guest, hello: &hello, here: &here };
+        let watching = if hello.mode == Mode::Screen { Watching::Screen } else { Watching::Bytes };
+        let session = guest.session.clone();
+        let counted = guest.hub.metrics.viewer(watching, hello.from, move || session.head());
+        let attending = Attending { guest: &guest, hello: &hello, here: &here, counted: &counted };
+        tracing::debug!(session = %guest.session.id(), viewer = here.viewer, "a viewer came");
         // Whether the viewer got all is its own to find out.
-        if let Ok(closed) = attending.follow(&mut connection).await {
-            connection.say_closed(closed);
-            connection.finish().await;
+        match attending.follow(&mut connection).await {
+            Ok(closed) => {
+                tracing::debug!(session = %guest.session.id(), viewer = here.viewer, code = closed.1, "a viewer goes");
+                connection.say_closed(closed);
+                connection.finish().await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, session = %guest.session.id(), viewer = here.viewer, "a viewer was lost");
+            }
         }
     }
 
@@ -139,6 +150,7 @@ pub(super) struct Attending<'a> {
     pub(super) guest: &'a Guest,
     pub(super) hello: &'a Hello,
     pub(super) here: &'a presence::Guest,
+    counted: &'a metrics::Viewer,
 }
 
 impl<'a> Attending<'a> {
@@ -240,6 +252,9 @@ impl<'a> Attending<'a> {
         loop {
             let (written, all) = connection.outbox.write(&connection.stream)?;
             sum += written;
+            if written > 0 {
+                self.counted.sent(written as u64, following.subscription.offset());
+            }
             if !all || past.is_some() || following.closed.is_some() {
                 return Ok(Turn::Waits);
             }
@@ -279,6 +294,7 @@ impl<'a> Attending<'a> {
     fn show_screen(self, following: &mut Following, connection: &mut Connection) {
         if let Some(keeper) = &self.guest.session.keeper {
             let snapshot = keeper.snapshot();
+            self.guest.hub.metrics.snapshots.inc();
             following.subscription.seek(snapshot.offset);
             connection.outbox.binary(|parts| parts.push(snapshot.to_bytes()));
         }
@@ -287,6 +303,9 @@ impl<'a> Attending<'a> {
     fn came(self, past: Past, following: &mut Following, connection: &mut Connection) {
         match past {
             Past::Records(batch) => {
+                if let Some(reason) = batch.gap() {
+                    self.guest.hub.metrics.gap(reason);
+                }
                 let records = following.subscription.accept(batch);
                 connection.outbox.binary(|parts| parts.push(records));
             }
@@ -369,6 +388,7 @@ impl<'a> Attending<'a> {
 
     fn presence(self, present: &Present) -> HubMessage {
         let driving = present.driver.as_ref().is_some_and(|driver| driver.viewer == self.here.viewer);
+        self.counted.drives(driving);
         HubMessage::Presence {
             driver: present.driver.clone(),
             watchers: present.viewers - usize::from(present.driver.is_some()),

@@ -1,0 +1,86 @@
+//! A store that is measured: each call's time and outcome are counted, and it is a span of the trace that it is in.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::{
+    AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, SharedStore, Store,
+    StoreError, TicketRow,
+};
+use crate::metrics::Metrics;
+use crate::record::Exit;
+
+/// See the module's documentation.
+pub struct Measured {
+    store: SharedStore,
+    metrics: Arc<Metrics>,
+}
+
+impl Measured {
+    /// Measures a store.
+    #[must_use]
+    pub fn new(store: SharedStore, metrics: Arc<Metrics>) -> Self {
+        Self { store, metrics }
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let since = Instant::now();
+        let outcome = call.instrument(tracing::info_span!("store", operation)).await;
+        let word = outcome.as_ref().map_or_else(StoreError::name, |_| "ok");
+        self.metrics.store(operation, word, since.elapsed());
+        outcome
+    }
+}
+
+/// The trait's methods, each passed on and measured under its own name.
+macro_rules! measured {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Store for Measured {
+            $(async fn $name(&self, $($argument: $type),*) -> Result<$answer, StoreError> {
+                self.call(stringify!($name), self.store.$name($($argument),*)).await
+            })*
+
+            async fn close(&self) {
+                self.store.close().await;
+            }
+        }
+    };
+}
+
+measured! {
+    installation() -> Uuid;
+    ping() -> ();
+    create_session(row: SessionRow) -> Created;
+    restore_session(row: SessionRow) -> SessionRow;
+    session(id: Uuid) -> Option<SessionRow>;
+    session_by_name(name: &str) -> Option<SessionRow>;
+    sessions(filter: &SessionFilter) -> Vec<SessionRow>;
+    count_live(owner: &str, app: &str) -> (u64, u64);
+    set_running(id: Uuid, started_at: Micros) -> ();
+    set_place(id: Uuid, place: &serde_json::Value) -> ();
+    end_session(id: Uuid, exit: &Exit, ended_at: Micros) -> ();
+    delete_session(id: Uuid) -> bool;
+    append(session: Uuid, chunks: &[Chunk]) -> ();
+    extent(session: Uuid) -> Extent;
+    chunks(session: Uuid, offset: u64, max_bytes: u64) -> Vec<Chunk>;
+    chunk(session: Uuid, seq: i64) -> Option<Chunk>;
+    screen(session: Uuid, offset: u64) -> Option<Chunk>;
+    trim(session: Uuid, max_bytes: u64) -> ();
+    create_ticket(ticket: &TicketRow) -> ();
+    ticket(hash: &str) -> Option<TicketRow>;
+    use_ticket(id: Uuid, now: Micros, resume_hash: &str) -> bool;
+    revoke_ticket(session: Uuid, id: Uuid, now: Micros) -> bool;
+    tickets(session: Uuid) -> Vec<TicketRow>;
+    add_audit(row: &AuditRow) -> ();
+    audit(filter: &AuditFilter) -> Vec<AuditRow>;
+    retain(retention: &Retention) -> u64;
+}
