@@ -82,7 +82,12 @@ impl Start {
         assert_eq!(ended.status.code(), Some(status), "{said}");
         assert!(said.contains(&format!("[{code}]")), "{said}");
         words.iter().for_each(|word| assert!(said.contains(word), "no {word:?} in {said}"));
-        assert!(said.starts_with("foghorn: ") && !said.contains("panicked") && !said.contains(TOKEN), "{said}");
+        assert!(
+            said.lines().any(|line| line.starts_with("foghorn: "))
+                && !said.contains("panicked")
+                && !said.contains(TOKEN),
+            "{said}"
+        );
         self.left_nothing();
     }
 
