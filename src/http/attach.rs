@@ -55,7 +55,8 @@ pub async fn attach(
     let line = line(&caller, "join", session.as_ref().ok().map(|session| session.id()), peer);
     let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?))))?;
     let upgrade = hyper::upgrade::on(&mut request);
-    let span = tracing::error_span!(parent: None, "viewer", session = %session.id(), viewer = Empty);
+    // Of a level that is mostly off: it is entered at each wake-up of each viewer.
+    let span = tracing::debug_span!(parent: None, "viewer", session = %session.id(), viewer = Empty);
     let guest = Guest { hub: hub.clone(), caller, peer, session, resume, _place: place };
     let follow = async move {
         match upgrade.await.map(Connection::new) {
@@ -157,7 +158,7 @@ impl Connection {
     /// The next message; `None` where the connection ends.
     async fn next(&mut self) -> Result<Option<Message>, FrameError> {
         loop {
-            if let Some(message) = self.decoder.next()? {
+            if let Some(message) = self.decoder.decode()? {
                 return Ok(Some(message));
             }
             if self.stream.readable().await.and_then(|()| self.read()).is_err() {
@@ -275,7 +276,9 @@ async fn hello(connection: &mut Connection) -> Result<Option<Hello>, Closed> {
     let Ok(ClientMessage::Hello { mode, role, from, writer, size, paces }) = serde_json::from_str(&text) else {
         return Err(bad("the first message is a hello"));
     };
-    let writer = writer.map(|writer| Writer::from_str_radix(&writer, 16).ok().filter(|_| writer.len() == 32));
-    let writer = writer.map(|writer| writer.ok_or_else(|| bad("a writer is 32 hexadecimal digits"))).transpose()?;
+    let digits = |writer: &String| writer.len() == 32 && writer.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let parse = |writer: String| Some(writer).filter(digits).and_then(|text| Writer::from_str_radix(&text, 16).ok());
+    let writer =
+        writer.map(|writer| parse(writer).ok_or_else(|| bad("a writer is 32 hexadecimal digits"))).transpose()?;
     Ok(Some(Hello { mode, role, from, writer, size: size.map(Size::clamped), paces }))
 }

@@ -98,7 +98,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`FrameError`].
-    pub fn next(&mut self) -> Result<Option<Message>, FrameError> {
+    pub fn decode(&mut self) -> Result<Option<Message>, FrameError> {
         loop {
             let Some(head) = self.head()? else { return Ok(None) };
             let whole = head.len + head.payload;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::{Session, lock, now};
 use crate::agent::protocol::Start;
@@ -115,19 +115,26 @@ impl Session {
             }
             self.set_control(Some(source.control.clone()));
         }
-        let mut first = true;
-        while let Some(event) = source.events.next().await {
+        let (mut first, mut little) = (true, false);
+        loop {
+            let event = match source.events.next().now_or_never() {
+                Some(event) => event,
+                None => {
+                    // Each read is a wake-up, and viewers who do not type are told of output gathered anyway.
+                    if little && !self.crier.is_urgent() {
+                        tokio::time::sleep(LET_GATHER).await;
+                    }
+                    source.events.next().await
+                }
+            };
+            let Some(event) = event else { return };
             match event {
                 Event::Records(batch) => {
                     let batch = if first { self.continued(batch) } else { batch };
                     first = false;
-                    let little = batch.bytes.len() < LITTLE;
+                    little = batch.bytes.len() < LITTLE;
                     if !batch.is_empty() {
                         self.publish(batch);
-                    }
-                    // Each read is a wake-up, and viewers who do not type are told of output gathered anyway.
-                    if little && !self.crier.is_urgent() {
-                        tokio::time::sleep(LET_GATHER).await;
                     }
                 }
                 Event::InputAck(writer, offset) => self.note_input(writer, offset),

@@ -52,10 +52,7 @@ impl Attending<'_> {
         let offset = data.get_u64();
         match self.guest.session.type_in(self.here.viewer, writer, offset, data).await {
             Ok(()) => Ok(Obeyed::Done),
-            Err(InputError::NotDriving) => Ok(not_driving()),
-            Err(error @ InputError::OutOfWindow) => {
-                Err(Closed(Close::BadMessage, "input_out_of_window", error.to_string()))
-            }
+            Err(error) => not_typed(error),
         }
     }
 
@@ -72,9 +69,10 @@ impl Attending<'_> {
             }
             ClientMessage::InputEnd { offset } => {
                 let Some(writer) = self.hello.writer else { return Ok(not_driving()) };
-                if session.end_input(self.here.viewer, writer, offset).await.is_err() {
-                    return Ok(not_driving());
-                }
+                return match session.end_input(self.here.viewer, writer, offset).await {
+                    Ok(()) => Ok(Obeyed::Done),
+                    Err(error) => not_typed(error),
+                };
             }
             ClientMessage::Consumed { offset } => {
                 if drives && self.hello.paces {
@@ -82,6 +80,10 @@ impl Attending<'_> {
                 }
             }
             ClientMessage::Take => return Ok(self.take(window).await),
+            ClientMessage::Signal { signal } if !(1..=64).contains(&signal) => {
+                let detail = "a signal's number is 1 to 64".into();
+                return Ok(Obeyed::Say(HubMessage::Error { code: "invalid_request".into(), detail }));
+            }
             ClientMessage::Signal { signal } => {
                 return Ok(self.control("signal", Command::Signal(signal)).await);
             }
@@ -139,6 +141,14 @@ impl Attending<'_> {
 struct Typed {
     #[serde(rename = "type")]
     _type: String,
+}
+
+/// Why input was not taken: who does not drive is told so, who does not keep to the protocol has to go.
+fn not_typed(error: InputError) -> Result<Obeyed, Closed> {
+    match error {
+        InputError::NotDriving => Ok(not_driving()),
+        InputError::OutOfWindow => Err(Closed(Close::BadMessage, "input_out_of_window", error.to_string())),
+    }
 }
 
 fn not_driving() -> Obeyed {

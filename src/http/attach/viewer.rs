@@ -323,7 +323,7 @@ impl<'a> Attending<'a> {
     /// Takes the messages that have come, up to one that is to be obeyed.
     fn hear(self, following: &mut Following, connection: &mut Connection) -> Work<'a, Obeyed> {
         loop {
-            match connection.decoder.next() {
+            match connection.decoder.decode() {
                 Ok(Some(Message::Ping(payload))) => connection.outbox.pong(&payload),
                 Ok(Some(Message::Pong)) => {}
                 Ok(Some(Message::Close)) => {
