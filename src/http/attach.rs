@@ -57,7 +57,8 @@ pub async fn attach(
     let upgrade = hyper::upgrade::on(&mut request);
     // Of a level that is mostly off: it is entered at each wake-up of each viewer.
     let span = tracing::debug_span!(parent: None, "viewer", session = %session.id(), viewer = Empty);
-    let guest = Guest { hub: hub.clone(), caller, peer, session, resume, _place: place };
+    // Boxed, as the connection is: what is passed on by value is in the task's memory once for each hand that it passes.
+    let guest = Box::new(Guest { hub: hub.clone(), caller, peer, session, resume, _place: place });
     let follow = async move {
         match upgrade.await.map(Connection::new) {
             Ok(Some(connection)) => guest.enter(connection).await,
@@ -149,10 +150,10 @@ struct Connection {
 
 impl Connection {
     /// Takes over the connection of an upgraded request.
-    fn new(upgraded: Upgraded) -> Option<Self> {
+    fn new(upgraded: Upgraded) -> Option<Box<Self>> {
         let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
         let decoder = Decoder::new(&parts.read_buf);
-        Some(Self { stream: parts.io.into_inner(), decoder, outbox: Outbox::default() })
+        Some(Box::new(Self { stream: parts.io.into_inner(), decoder, outbox: Outbox::default() }))
     }
 
     /// The next message; `None` where the connection ends.
@@ -192,7 +193,7 @@ impl Connection {
 
     /// Writes what is on its way, then waits for the peer's end, so that nothing that was written is lost. In bounded
     /// time.
-    async fn finish(mut self) {
+    async fn finish(mut self: Box<Self>) {
         let written = async {
             while let Ok((_, false)) = self.outbox.write(&self.stream) {
                 self.stream.writable().await?;
@@ -215,7 +216,7 @@ impl Connection {
 
 impl Guest {
     /// Hears the hello, and follows the session as it says.
-    async fn enter(self, mut connection: Connection) {
+    async fn enter(self: Box<Self>, mut connection: Box<Connection>) {
         let hello = match hello(&mut connection).await {
             Ok(Some(hello)) => self.check(&hello).map(|()| hello),
             Ok(None) => return,
@@ -254,7 +255,7 @@ fn bad(detail: &str) -> Closed {
 }
 
 /// The first message; `None` where the connection ends before it.
-async fn hello(connection: &mut Connection) -> Result<Option<Hello>, Closed> {
+async fn hello(connection: &mut Connection) -> Result<Option<Box<Hello>>, Closed> {
     let first = async {
         loop {
             match connection.next().await? {
@@ -280,5 +281,5 @@ async fn hello(connection: &mut Connection) -> Result<Option<Hello>, Closed> {
     let parse = |writer: String| Some(writer).filter(digits).and_then(|text| Writer::from_str_radix(&text, 16).ok());
     let writer =
         writer.map(|writer| parse(writer).ok_or_else(|| bad("a writer is 32 hexadecimal digits"))).transpose()?;
-    Ok(Some(Hello { mode, role, from, writer, size: size.map(Size::clamped), paces }))
+    Ok(Some(Box::new(Hello { mode, role, from, writer, size: size.map(Size::clamped), paces })))
 }

@@ -1,9 +1,9 @@
 //! The crier tells those who follow a session that there is more: to whoever types at once, to all others gathered.
 //!
 //! What a viewer costs is the number of writes to it, so lines that come one by one are told of together: at once after
-//! a pause, then no more often than every [`GATHER`], or when there is enough for a large write. The more viewers there
-//! are, the longer it gathers, so that a crowd does not take the machine from the one who types. Viewers are woken in
-//! groups with room between them for the same reason.
+//! a pause, then no more often than every [`GATHER`], or when there is enough for a large write. A crowd must not take the
+//! machine from the one who types: the more viewers there are, the longer it gathers, they are woken in groups with room
+//! between them, and while somebody types nobody but the driver is woken by a key.
 //!
 //! Invariant: whoever looks after it was told, or before it waits, misses nothing; the last word is never withheld.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::select;
 use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
@@ -23,7 +23,7 @@ use super::Session;
 pub const GATHER: Duration = Duration::from_millis(12);
 
 /// What each viewer adds to that, and what it is at most.
-const GATHER_VIEWER: Duration = Duration::from_micros(20);
+const GATHER_VIEWER: Duration = Duration::from_micros(50);
 const GATHER_MOST: Duration = Duration::from_millis(50);
 
 /// Output of so many bytes is told of without waiting for more.
@@ -31,6 +31,13 @@ const FULL: u64 = 256 << 10;
 
 /// Groups in which viewers are woken.
 const GROUPS: usize = 32;
+
+/// With more viewers than this there is a pause between two groups.
+const CROWD: usize = 8 * GROUPS;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// For how long after a key the crier looks by itself, instead of being woken by the next one.
+const TYPES: Duration = Duration::from_millis(500);
 
 /// How often at most viewers are told that others came and went.
 const PRESENCE: Duration = Duration::from_secs(1);
@@ -87,6 +94,11 @@ impl Crier {
         self.nudge();
     }
 
+    /// Whether there is something that the groups were not told of.
+    fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
     /// Whether somebody is told of every append, besides the one who cries.
     pub(super) fn is_urgent(&self) -> bool {
         self.head.receiver_count() > 1
@@ -102,30 +114,30 @@ impl Crier {
         self.groups[self.joined.fetch_add(1, Ordering::Relaxed) % GROUPS].subscribe()
     }
 
-    /// Tells all groups, one after the other.
-    async fn tell(&self) {
+    /// Tells all groups, one after the other, with a pause between them or only a turn for others.
+    async fn tell(&self, pause: bool) {
         let head = self.head();
         self.told.store(head, Ordering::Relaxed);
         for group in &self.groups {
             if group.receiver_count() > 0 {
                 group.send_replace(head);
-                yield_now().await;
+                if pause { sleep(PAUSE).await } else { yield_now().await }
             }
         }
     }
 
-    /// Waits until output has been gathered for so long, or until there is much of it.
-    async fn gather(&self, time: Duration) {
-        let until = Instant::now() + time;
+    /// Bytes that the groups were not told of.
+    fn untold(&self) -> u64 {
+        self.head().saturating_sub(self.told.load(Ordering::Relaxed))
+    }
+
+    /// Waits until then, or until much output has been gathered.
+    async fn gather(&self, until: Instant) {
         loop {
             select! {
                 () = sleep_until(until) => return,
-                () = self.full.notified() => {
-                    // A permit from before it was last told is not for this.
-                    if self.head().saturating_sub(self.told.load(Ordering::Relaxed)) >= FULL {
-                        return;
-                    }
-                }
+                // A permit from before they were last told is not for this.
+                () = self.full.notified() => if self.untold() >= FULL { return },
             }
         }
     }
@@ -139,10 +151,14 @@ impl Session {
         head.mark_changed();
         let (mut present, mut notices) = (self.presence.follow(), self.notices.follow());
         let (mut look, mut tell_at, mut changes) = (false, Instant::now(), 0);
+        let mut told_at = Instant::now();
         loop {
+            let looks = self.crier.is_urgent() && told_at.elapsed() < TYPES;
             select! {
                 // None is closed while the session is here.
-                _ = head.changed() => {}
+                _ = head.changed(), if !looks => {}
+                () = sleep(GATHER), if looks && !self.crier.has_news() => {}
+                () = std::future::ready(()), if looks && self.crier.has_news() => {}
                 _ = notices.changed() => self.crier.nudge_all(),
                 _ = present.changed(), if !look => {
                     look = true;
@@ -159,7 +175,7 @@ impl Session {
                 }
                 () = stop.cancelled() => {
                     self.crier.nudge();
-                    return self.crier.tell().await;
+                    return self.crier.tell(false).await;
                 }
             }
             head.borrow_and_update();
@@ -167,12 +183,14 @@ impl Session {
             if !self.crier.news.swap(false, Ordering::Acquire) && !ended {
                 continue;
             }
-            self.crier.tell().await;
+            told_at = Instant::now();
+            let viewers = self.presence.count();
+            let crowd = GATHER_VIEWER * u32::try_from(viewers).unwrap_or(u32::MAX);
+            self.crier.tell(viewers > CROWD && self.crier.untold() < FULL).await;
             if ended {
                 return;
             }
-            let crowd = GATHER_VIEWER * u32::try_from(self.presence.count()).unwrap_or(u32::MAX);
-            self.crier.gather(crowd.clamp(GATHER, GATHER_MOST)).await;
+            self.crier.gather(told_at + crowd.clamp(GATHER, GATHER_MOST)).await;
         }
     }
 }
@@ -186,11 +204,11 @@ mod tests {
         let crier = Crier::new(0);
         let since = Instant::now();
         crier.moved(10);
-        crier.gather(GATHER).await;
+        crier.gather(since + GATHER).await;
         assert!(since.elapsed() >= GATHER);
-        crier.tell().await;
+        crier.tell(false).await;
         let since = Instant::now();
-        let (gathered, ()) = tokio::join!(crier.gather(GATHER), async {
+        let (gathered, ()) = tokio::join!(crier.gather(since + GATHER), async {
             crier.moved(10 + FULL);
         });
         assert_eq!(((), since.elapsed()), (gathered, Duration::ZERO));
@@ -202,7 +220,7 @@ mod tests {
         let mut all: Vec<_> = (0..2 * GROUPS).map(|_| crier.gathered()).collect();
         crier.moved(7);
         assert!(all.iter().all(|follower| !follower.has_changed().expect("open")));
-        crier.tell().await;
+        crier.tell(false).await;
         for follower in &mut all {
             assert!(follower.has_changed().expect("open"));
             assert_eq!(*follower.borrow_and_update(), 7);

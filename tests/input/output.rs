@@ -165,8 +165,7 @@ async fn a_sequence_that_never_ends_takes_no_memory_and_ends_when_it_does() {
     let id = session["id"].as_str().expect("an id").to_owned();
     let mut witness = server.attach(&id, Hello::watch()).await;
     let mut driver = server.attach(&id, Hello::drive(1)).await;
-    let mut typed = 0;
-    for (name, start) in OPEN {
+    for (typed, (name, start)) in (0..).zip(OPEN) {
         // Who follows each byte has them all, and who looks only sees what is behind.
         let (end, letter) = (format!("behind {name}"), if name == "CSI" { b'1' } else { b'x' });
         while !witness.output.ends_with(end.as_bytes()) {
@@ -180,7 +179,6 @@ async fn a_sequence_that_never_ends_takes_no_memory_and_ends_when_it_does() {
         let shown = String::from_utf8_lossy(&screen).into_owned();
         assert!(shown.contains(&end) && screen.len() < 10_000, "{name}: {} bytes", screen.len());
         driver.type_at(typed, "\n").await;
-        typed += 1;
     }
     server.ended(&id).await;
     let grown = memory(&server) - before;

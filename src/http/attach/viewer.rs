@@ -40,10 +40,10 @@ type Work<'a, T> = Option<Pin<Box<dyn Future<Output = T> + Send + 'a>>>;
 
 /// See the module's documentation.
 pub(super) struct Viewer {
-    pub(super) guest: Guest,
-    pub(super) hello: Hello,
-    pub(super) here: presence::Guest,
-    connection: Connection,
+    guest: Box<Guest>,
+    hello: Box<Hello>,
+    here: presence::Guest,
+    connection: Box<Connection>,
 }
 
 /// Whether a viewer has more to do than to wait.
@@ -101,7 +101,7 @@ enum Past {
 }
 
 impl Viewer {
-    pub(super) fn new(guest: Guest, hello: Hello, connection: Connection) -> Self {
+    pub(super) fn new(guest: Box<Guest>, hello: Box<Hello>, connection: Box<Connection>) -> Self {
         let here = guest.session.presence.join(guest.caller.name());
         Self { guest, hello, here, connection }
     }
@@ -252,14 +252,12 @@ impl<'a> Attending<'a> {
         let mut sum = 0;
         while sum < TURN {
             // Loaded before anything is written, so that short messages go with it.
-            let loaded = self.load(following, connection, past);
+            let nothing = !self.load(following, connection, past) && connection.outbox.is_empty();
             let (written, all) = connection.outbox.write(&connection.stream)?;
-            if written > 0 {
-                self.counted.sent(written as u64, following.subscription.offset());
-            }
-            if !all || !loaded {
+            if nothing || !all {
                 return Ok(Turn::Waits);
             }
+            self.counted.sent(written as u64, following.subscription.offset());
             sum += written;
         }
         Ok(Turn::Over)
