@@ -217,7 +217,7 @@ async fn a_postgresql_without_room_stores_all_once_it_has_room() {
     let Some(database) = Database::alone().await else { return };
     database.move_to(disk.path()).await;
     let mut server = hub_on(&database, "").await;
-    let id = server.run_detached(&noise(300)).await;
+    let id = server.run_detached(&noise(600)).await;
     let watcher = watching(server.attach(&id, Hello::watch()).await);
     let stored = async || database.number("SELECT CAST(SUM(journal_to) AS BIGINT) FROM sessions").await;
     until("something is stored", async || (stored().await > 0).then_some(())).await;

@@ -78,6 +78,28 @@ impl Hub {
         answer["id"].as_str().unwrap_or_else(|| panic!("no session: {answer}")).to_owned()
     }
 
+    /// Types one line, which starts a command that waits for it.
+    pub fn type_line(&self, id: &str) {
+        let hello = json!({ "type": "hello", "role": "drive", "writer": "0123456789abcdef0123456789abcdef" });
+        let mut driver = self.attach(id, &hello);
+        let input = [&0u64.to_be_bytes()[..], b"go\n"].concat();
+        driver.write_all(&wire::frame(2, &input)).expect("writes");
+        let mut seen = Vec::new();
+        let mut buffer = [0; 4096];
+        while !seen.windows(11).any(|text| text == b"\"input_ack\"") {
+            let read = driver.read(&mut buffer).expect("reads");
+            assert!(read > 0, "the hub closed the connection");
+            seen.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    /// How many connections to agents the hub has made.
+    pub fn agent_connections(&self) -> u64 {
+        let metrics = self.text("GET", "/metrics", "");
+        let lines = metrics.lines().filter(|line| line.starts_with("foghorn_agent_connections_total"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     /// Stops a session and waits for its end.
     pub fn stop(&self, id: &str) {
         self.ask("DELETE", &format!("/v1/sessions/{id}"), "");
@@ -90,6 +112,10 @@ impl Hub {
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+        serde_json::from_str(&self.text(method, path, body)).unwrap_or_default()
+    }
+
+    fn text(&self, method: &str, path: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address).expect("connects");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {TOKEN}\r\nconnection: close\r\n\
@@ -100,7 +126,7 @@ impl Hub {
         stream.write_all(head.as_bytes()).expect("writes");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("reads");
-        answer.split_once("\r\n\r\n").and_then(|(_, body)| serde_json::from_str(body).ok()).unwrap_or_default()
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
     }
 
     /// Follows a session by websocket; the hello was said, nothing was read but the upgrade's answer.

@@ -267,7 +267,8 @@ async fn hello(connection: &mut Connection) -> Result<Option<Box<Hello>>, Closed
                 }
                 Some(Message::Pong) => {}
                 Some(Message::Binary(_)) => return Err(bad("the first message is a hello, as text")),
-                Some(Message::Close) | None => return Ok(None),
+                Some(Message::Close) => return Err(Closed(Close::Normal, "closed", String::new())),
+                None => return Ok(None),
             }
         }
     };

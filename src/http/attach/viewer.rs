@@ -163,7 +163,9 @@ impl<'a> Attending<'a> {
         let mut obeying: Work<'a, Obeyed> = None;
         let mut checking: Work<'a, bool> = None;
         connection.say(&self.welcome());
-        connection.say(&self.presence(&following.told));
+        if past.is_none() {
+            connection.say(&self.presence(&following.told));
+        }
         let mut timer = pin!(sleep_until(following.due()));
         loop {
             self.tell(&mut following, connection);
@@ -194,7 +196,7 @@ impl<'a> Attending<'a> {
                     let error = ApiError::unauthorized();
                     following.closed = Some(Closed(Close::Unauthorized, error.code, error.detail));
                 },
-                came = finished(&mut past) => self.came(came, &mut following, connection),
+                came = finished(&mut past) => self.came(came, &mut following, connection)?,
                 ready = connection.stream.ready(interest(blocked)), if listens || blocked => {
                     if ready?.is_readable() && listens && connection.read()? {
                         following.heard = Instant::now();
@@ -305,7 +307,7 @@ impl<'a> Attending<'a> {
         }
     }
 
-    fn came(self, past: Past, following: &mut Following, connection: &mut Connection) {
+    fn came(self, past: Past, following: &mut Following, connection: &mut Connection) -> io::Result<()> {
         match past {
             Past::Records(batch) => {
                 if let Some(reason) = batch.gap() {
@@ -314,8 +316,15 @@ impl<'a> Attending<'a> {
                 let records = following.subscription.accept(batch);
                 connection.outbox.binary(|parts| parts.push(records));
             }
-            Past::Screen => self.show_screen(following, connection),
+            Past::Screen => {
+                // Who is here is told behind the screen.
+                self.show_screen(following, connection);
+                let (written, _) = connection.outbox.write(&connection.stream)?;
+                self.counted.sent(written as u64, following.subscription.offset());
+                connection.say(&self.presence(&following.told));
+            }
         }
+        Ok(())
     }
 
     /// Takes the messages that have come, up to one that is to be obeyed.
