@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -41,7 +41,7 @@ pub fn start(filter: &str, traces: Option<&str>, runtime: &Handle) -> Traces {
     let exporter = traces.map(|url| otlp::Exporter::new(url, runtime.clone())).transpose();
     let layer = exporter.as_ref().ok().and_then(Option::as_ref).map(otlp::Exporter::layer);
     // A second start, in a test, keeps the first one's.
-    let _ = tracing_subscriber::registry().with(layer).with(log(filter)).try_init();
+    let _ = filtered(filter).with(layer).with(log()).try_init();
     match exporter {
         Ok(exporter) => Traces { exporter },
         Err(error) => {
@@ -55,21 +55,26 @@ pub fn start(filter: &str, traces: Option<&str>, runtime: &Handle) -> Traces {
 #[cfg(not(feature = "otlp"))]
 pub fn start(filter: &str, traces: Option<&str>, _runtime: &Handle) -> Traces {
     // A second start, in a test, keeps the first one's.
-    let _ = tracing_subscriber::registry().with(log(filter)).try_init();
+    let _ = filtered(filter).with(log()).try_init();
     if traces.is_some() {
         tracing::warn!("this program was built without the feature otlp: no traces are sent");
     }
     Traces::default()
 }
 
-fn log<S: Subscriber + for<'a> LookupSpan<'a>>(filter: &str) -> Box<dyn Layer<S> + Send + Sync> {
+/// For all layers, not for each: a library that only asks whether an event would be told, as the database's does, makes
+/// a layer's own filter lose the next one.
+fn filtered(filter: &str) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync + use<> {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::registry().with(filter).with(filter_fn(is_told))
+}
+
+fn log<S: Subscriber + for<'a> LookupSpan<'a>>() -> Box<dyn Layer<S> + Send + Sync> {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let layer = match std::io::stderr().is_terminal() {
+    match std::io::stderr().is_terminal() {
         true => layer.boxed(),
         false => layer.json().flatten_event(true).boxed(),
-    };
-    layer.with_filter(filter.and(filter_fn(is_told))).boxed()
+    }
 }
 
 /// What libraries say below `info` is never told: it may hold what passes through them, tokens and keys too.
