@@ -13,7 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::record::{Batch, HEADER_LEN, Header, MAX_OUTPUT, Payload, Reason, Record, Stream};
 
@@ -200,7 +201,7 @@ impl Spool {
         let mut place = self.free.pop().or_else(|| self.new_place());
         loop {
             let at = place.take().or_else(|| self.drop_oldest_slot())?;
-            let written = self.file.as_ref().is_some_and(|file| file.write_all_at(bytes, at * SLOT as u64).is_ok());
+            let written = self.file.as_ref().is_some_and(|file| write_slot(file, at * SLOT as u64, bytes).is_ok());
             if written {
                 return Some(at);
             }
@@ -316,6 +317,15 @@ impl Spool {
             (cursor.index, cursor.offset) = (cursor.index + 1, batch.to);
         }
         bytes
+    }
+}
+
+/// Writes into a slot, for which the disk has room as a whole: another one's bytes, somewhat more, may come in its place.
+fn write_slot(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, SLOT as u64) {
+        Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Err(io::ErrorKind::StorageFull.into()),
+        // Where the file system knows no such thing, the write tells.
+        _ => file.write_all_at(bytes, at),
     }
 }
 
