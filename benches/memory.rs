@@ -30,7 +30,10 @@ const IDLE: usize = 5000;
 /// Viewers that never read.
 const STALLED: usize = 100;
 
-/// Bytes of output of the long session. Random, so that its journal is as long.
+/// Bytes of output that they do not read: less than an agent keeps, since nothing paces it.
+const SOME: u64 = 50_000_000;
+
+/// Bytes of output of the long session. Random, so that its journal is as long; no faster than it can be stored.
 const LONG: u64 = 256 << 20;
 
 /// How often the long session is read from its start.
@@ -77,17 +80,18 @@ fn idle() {
 
 fn stalled() {
     let hub = Hub::start("");
-    let id = hub.run(&shell("sleep 4; head -c 200000000 /dev/zero; sleep 600"), json!({}));
+    let id = hub.run(&shell(&format!("sleep 4; seq 1 100000000 | head -c {SOME}; sleep 600")), json!({}));
     let (before, _) = memory(hub.pid());
     let none_reads: Vec<TcpStream> = (0..STALLED).map(|_| hub.attach(&id, &watch())).collect();
     joined(&hub, &id, STALLED);
     let mut reads = hub.attach(&id, &watch());
-    let (bytes, _) = read_until(&mut reads, 200_000_000);
+    let (bytes, _) = read_until(&mut reads, SOME);
     let (after, most) = memory(hub.pid());
-    assert_eq!(bytes, 200_000_000);
+    assert_eq!(bytes, SOME);
     let each = |memory: u64| memory.saturating_sub(before) as f64 / 1024.0 / STALLED as f64;
     println!(
-        "| viewer that never reads, of {STALLED}, after 200 MB | {:.0} KiB, at most {:.0} KiB |",
+        "| viewer that never reads, of {STALLED}, after {} MB | {:.0} KiB, at most {:.0} KiB |",
+        SOME / 1_000_000,
         each(after),
         each(most)
     );
@@ -111,7 +115,9 @@ fn read_until(stream: &mut TcpStream, enough: u64) -> (u64, Option<Instant>) {
 
 fn long_journal() {
     let mut hub = Hub::start("[limits]\njournal = \"1 GiB\"\n");
-    let id = hub.run(&shell(&format!("head -c {LONG} /dev/urandom; sleep 600")), json!({}));
+    let script =
+        format!("for i in $(seq {}); do head -c 1048576 /dev/urandom; sleep 0.05; done; sleep 600", LONG >> 20);
+    let id = hub.run(&shell(&script), json!({}));
     let mut all = hub.attach(&id, &watch());
     read_until(&mut all, LONG);
     drop(all);

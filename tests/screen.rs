@@ -268,7 +268,9 @@ fn tmux_is_the_same() {
         return;
     }
     let socket = format!("foghorn-test-{}", std::process::id());
-    let args = ["-u", "-L", &socket, "-f", "/dev/null", "new", "PS1='$ ' sh"];
+    // Keys that come at once are keys here, not a paste.
+    let keys = ["start-server", ";", "set", "-g", "assume-paste-time", "0", ";"];
+    let args = [&["-u", "-L", &socket, "-f", "/dev/null"][..], &keys, &["new", "PS1='$ ' sh"]].concat();
     let mut tmux = Program::start(SIZE, "tmux", &args);
     tmux.shows("$").types("seq 100; echo 漢字 do''ne\r").shows("done");
     tmux.types("\x02%")
