@@ -14,6 +14,8 @@
 mod cluster;
 #[path = "chart/helm.rs"]
 mod helm;
+#[path = "chart/hub.rs"]
+mod hub;
 #[path = "chart/image.rs"]
 mod image;
 #[path = "chart/objects.rs"]

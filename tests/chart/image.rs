@@ -86,7 +86,9 @@ fn the_image_has_what_the_hub_needs_and_nothing_else() {
     {
         assert!(names.contains(&needed), "no {needed} in {list}");
     }
-    assert!(names.iter().any(|name| name.ends_with("/libc.so.6")) && names.iter().any(|name| name.contains("ld-linux")));
+    assert!(
+        names.iter().any(|name| name.ends_with("/libc.so.6")) && names.iter().any(|name| name.contains("ld-linux"))
+    );
     assert!(list.contains("drwxrwxrwt 0/0               0 1970-01-01 00:00 tmp/"), "{list}");
     assert!(list.contains("drwxr-xr-x 65532/65532"), "{list}");
     let programs = names.iter().filter(|name| name.contains("bin/") && !name.ends_with('/')).count();
@@ -99,7 +101,8 @@ fn the_image_has_what_the_hub_needs_and_nothing_else() {
 fn the_dockerfile_sees_what_it_needs() {
     let ignore = std::fs::read_to_string(root().join(".dockerignore")).expect("reads");
     let seen: Vec<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
-    let output = Command::new("grep").args(["-rhoE", r#"include_(str|bytes)!\("[^"]*"#, "src"]).current_dir(root()).output();
+    let output =
+        Command::new("grep").args(["-rhoE", r#"include_(str|bytes)!\("[^"]*"#, "src"]).current_dir(root()).output();
     let found = String::from_utf8(output.expect("grep").stdout).expect("text");
     for line in found.lines() {
         let path = line.split('"').nth(1).expect("a path").trim_start_matches("../");

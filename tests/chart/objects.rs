@@ -77,6 +77,10 @@ fn the_settings_are_toml_and_say_what_the_values_say() {
     assert_eq!(kubernetes["patch"]["spec"]["tolerations"][0]["operator"].as_str(), Some("Exists"));
     assert_eq!(kubernetes["image"].as_str(), rendered.pod()["spec"]["containers"][0]["image"].as_str());
     assert_eq!(kubernetes["max_cpu"].as_str(), Some("2"));
+    // Where there is only one namespace, apps are in it.
+    let values = over(&helm.set("cluster"), &json!({"kubernetes": {"namespaces": ["apps"], "namespace": ""}}));
+    let settings: toml::Table = helm.render(&values).expect("renders").settings().parse().expect("TOML");
+    assert_eq!(settings["kubernetes"]["namespace"].as_str(), Some("apps"));
     // A token may have any characters.
     let tokens: Vec<&Value> = rendered.all("Secret");
     let tokens = tokens.iter().find_map(|secret| secret["stringData"]["tokens.toml"].as_str()).expect("tokens");
@@ -127,7 +131,8 @@ fn the_state_is_kept_where_no_database_keeps_it() {
     assert_eq!(state("cluster", json!({"persistence": {"enabled": false}})), (json!(null), 0));
     assert_eq!(state("postgres", json!({})), (json!(null), 0));
     assert_eq!(state("postgres", json!({"persistence": {"enabled": true}})), (json!(NAME), 1));
-    let forgets = |values: &Value| helm.render(values).expect("renders").notes.contains("are forgotten with the hub's pod");
+    let forgets =
+        |values: &Value| helm.render(values).expect("renders").notes.contains("are forgotten with the hub's pod");
     assert!(forgets(&helm.set("tokens")) && !forgets(&helm.set("cluster")) && !forgets(&helm.set("postgres")));
 }
 

@@ -23,6 +23,7 @@ fn what_cannot_work_is_refused_with_its_reason() {
         (json!({"auth": "tokens"}), "auth is tokens, and there are none"),
         (json!({"auth": "webhook"}), "webhook.url is not set"),
         (json!({"kubernetes": {"namespaces": []}}), "name those of your apps in kubernetes.namespaces"),
+        (json!({"kubernetes": {"namespace": ""}}), "which namespace an app is in is not said"),
         (json!({"kubernetes": {"namespaces": ["blog", "foghorn"]}}), "where the hub itself is"),
         (json!({"kubernetes": {"namespaces": ["kube-system"]}}), "the cluster's own namespaces have no apps"),
         (json!({"kubernetes": {"namespaces": ["Blog"]}}), "at '/kubernetes/namespaces/0'"),

@@ -23,20 +23,22 @@ pub(crate) const REVIEWS: [(&str, &[&str], &str); 2] = [
     ("authorization.k8s.io/subjectaccessreviews", &["create"], "what its owner may do"),
 ];
 
-type Rights = BTreeMap<String, BTreeSet<String>>;
+/// Verbs on resources, with their group.
+pub(crate) type Rights = BTreeMap<String, BTreeSet<String>>;
 
-fn expected(table: &[(&str, &[&str], &str)]) -> Rights {
+/// What the table says.
+pub(crate) fn expected(table: &[(&str, &[&str], &str)]) -> Rights {
     let verbs = |verbs: &[&str]| verbs.iter().map(|verb| (*verb).to_owned()).collect();
     table.iter().map(|(resource, list, _)| ((*resource).to_owned(), verbs(list))).collect()
 }
 
-/// What a role gives: resources, with their group, and verbs.
-fn given(role: &Value) -> Rights {
+/// What rules give.
+pub(crate) fn given(rules: &[Value]) -> Rights {
     let mut rights = Rights::new();
     let words = |value: &Value| -> Vec<String> {
         value.as_array().expect("a list").iter().map(|word| word.as_str().expect("a word").to_owned()).collect()
     };
-    for rule in role["rules"].as_array().expect("rules") {
+    for rule in rules {
         assert_eq!(rule.as_object().expect("a rule").len(), 3, "{rule}");
         for group in words(&rule["apiGroups"]) {
             for resource in words(&rule["resources"]) {
@@ -46,6 +48,10 @@ fn given(role: &Value) -> Rights {
         }
     }
     rights
+}
+
+fn rules(role: &Value) -> &[Value] {
+    role["rules"].as_array().expect("rules")
 }
 
 /// Where a binding's subject is, and that it is the hub.
@@ -64,11 +70,11 @@ fn the_hub_gets_the_rights_of_the_table_in_the_namespaces_that_are_named() {
     assert_eq!((roles.len(), bindings.len()), (2, 2));
     for ((role, binding), namespace) in roles.iter().zip(bindings).zip(["blog", "shop"]) {
         assert_eq!(role["metadata"]["namespace"], namespace);
-        assert_eq!(given(role), expected(&IN_NAMESPACES));
+        assert_eq!(given(rules(role)), expected(&IN_NAMESPACES));
         binds_the_hub(binding, role);
     }
     let role = rendered.one("ClusterRole");
-    assert_eq!(given(role), expected(&REVIEWS));
+    assert_eq!(given(rules(role)), expected(&REVIEWS));
     binds_the_hub(rendered.one("ClusterRoleBinding"), role);
 }
 
@@ -78,7 +84,10 @@ fn the_whole_cluster_only_where_asked_and_reviews_only_where_needed() {
     let rendered = helm.render(&helm.set("postgres")).expect("renders");
     assert!(rendered.all("Role").is_empty());
     let roles = rendered.all("ClusterRole");
-    assert_eq!(roles.iter().map(|role| given(role)).collect::<Vec<_>>(), [expected(&IN_NAMESPACES), expected(&REVIEWS)]);
+    assert_eq!(
+        roles.iter().map(|role| given(rules(role))).collect::<Vec<_>>(),
+        [expected(&IN_NAMESPACES), expected(&REVIEWS)]
+    );
     for (binding, role) in rendered.all("ClusterRoleBinding").into_iter().zip(roles) {
         binds_the_hub(binding, role);
     }

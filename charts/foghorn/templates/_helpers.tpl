@@ -100,6 +100,9 @@ annotations:
 {{- if and .Values.rbac.create (not .Values.rbac.clusterWide) (not .Values.kubernetes.namespaces) }}
 {{- fail "the hub has rights in no namespace: name those of your apps in kubernetes.namespaces, or set rbac.clusterWide" }}
 {{- end }}
+{{- if not (or (eq .Values.kubernetes.layout "deis") .Values.kubernetes.namespace (eq (len .Values.kubernetes.namespaces) 1)) }}
+{{- fail "which namespace an app is in is not said: set kubernetes.namespace, to one or to a template such as \"{app}\"" }}
+{{- end }}
 {{- if has .Release.Namespace .Values.kubernetes.namespaces }}
 {{- fail (printf "kubernetes.namespaces has %s, where the hub itself is: apps have to be elsewhere, since who may run a command there could read the hub's secrets" .Release.Namespace) }}
 {{- end }}
@@ -194,6 +197,9 @@ annotations:
 {{- $_ := set $kubernetes "image_pull_policy" (default .Values.image.pullPolicy .Values.kubernetes.imagePullPolicy) }}
 {{- end }}
 {{- $names := dict "namespace" "namespace" "selector" "selector" "processLabel" "process_label" "versionLabel" "version_label" "process" "process" "imagePullSecrets" "image_pull_secrets" "keepLabels" "keep_labels" "patch" "patch" "maxCpu" "max_cpu" "maxMemory" "max_memory" "logUpstreams" "log_upstreams" }}
+{{- if and (eq .Values.kubernetes.layout "instance") (eq (len .Values.kubernetes.namespaces) 1) }}
+{{- $_ := set $kubernetes "namespace" (first .Values.kubernetes.namespaces) }}
+{{- end }}
 {{- range $value, $key := $names }}
 {{- with index $.Values.kubernetes $value }}{{ $_ := set $kubernetes $key . }}{{ end }}
 {{- end }}
