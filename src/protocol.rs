@@ -257,6 +257,21 @@ pub struct NewRun {
     pub caller_env: BTreeMap<String, String>,
     /// The directory it starts in. Only on the caller's own machine.
     pub dir: Option<String>,
+    /// On Kubernetes, what its pod is made from: `deploy/NAME`; otherwise what the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// On Kubernetes, the container that its own is made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// On Kubernetes, the CPUs that it asks for, such as `500m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// On Kubernetes, the memory that it asks for, such as `512Mi`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// On Kubernetes, whether it is started through the image's launcher, where it has one.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub launcher: bool,
     /// Whether a client will feed its standard input; otherwise it is at its end.
     pub stdin: bool,
     /// Whether nobody holds it: it goes on without a client, and no client paces it.
@@ -272,6 +287,10 @@ pub struct NewRun {
     pub record: bool,
     /// Makes a repeated call the same start: for the same caller and body it answers with the session of the first.
     pub idempotency_key: Option<String>,
+}
+
+fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 fn yes() -> bool {
