@@ -77,6 +77,13 @@ impl Cluster {
         Self::with(config, settings, apps)
     }
 
+    /// The API server, where it is the one that the user's own kubeconfig names.
+    #[must_use]
+    pub fn of_user(&self) -> Option<String> {
+        let own = self.settings.kubeconfig.is_none() && self.settings.context.is_none();
+        own.then(current_server).flatten()
+    }
+
     fn with(
         mut config: kube::Config,
         settings: Kubernetes,
@@ -88,4 +95,14 @@ impl Cluster {
         let client = Client::try_from(config).map_err(ClusterError::Client)?;
         Ok(Arc::new(Self { client, settings, apps, own }))
     }
+}
+
+/// The API server of the current context of the kubeconfig that kubectl would use.
+#[must_use]
+pub fn current_server() -> Option<String> {
+    let kubeconfig = Kubeconfig::read().ok()?;
+    let current = kubeconfig.current_context?;
+    let context = kubeconfig.contexts.into_iter().find(|named| named.name == current)?.context?;
+    let cluster = kubeconfig.clusters.into_iter().find(|named| named.name == context.cluster)?;
+    cluster.cluster?.server
 }

@@ -490,6 +490,26 @@ pub struct LogLine {
     pub resume: Option<String>,
 }
 
+/// An app that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppInfo {
+    /// Its name.
+    pub app: String,
+    /// On Kubernetes, its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// On Kubernetes, the types of its processes, and how many of each it wants.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub processes: BTreeMap<String, i32>,
+}
+
+/// The apps that a caller may do something with, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppList {
+    /// The apps.
+    pub apps: Vec<AppInfo>,
+}
+
 /// An error, as RFC 9457 has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -522,6 +542,9 @@ pub struct HubFile {
     pub version: String,
     /// The backend it runs commands on.
     pub backend: String,
+    /// The API server of its cluster, where it took the one that its user's kubeconfig names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// The viewer's protocol that it speaks, [`SUBPROTOCOL`].
     pub protocol: String,
 }

@@ -251,6 +251,8 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tasks.spawn_to_end("audit", write_trail(store.clone(), lines, metrics.clone()));
     let closing = CancellationToken::new();
     let hub = Arc::new(Hub {
+        cluster: cluster.clone(),
+        apps: settings.apps.keys().cloned().collect(),
         registry: registry.clone(),
         logs,
         tokens,
@@ -269,7 +271,8 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
-        let file = hub_file(&home, address, registry.backend_name());
+        let of_user = cluster.as_ref().and_then(|cluster| cluster.of_user());
+        let file = HubFile { cluster: of_user, ..hub_file(&home, address, registry.backend_name()) };
         home.write(HUB_FILE, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
     }
 
@@ -313,6 +316,7 @@ fn hub_file(home: &Home, address: SocketAddr, backend: &str) -> HubFile {
         token_file: home.path.join(TOKEN_FILE).display().to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
         backend: backend.into(),
+        cluster: None,
         protocol: SUBPROTOCOL.into(),
     }
 }
