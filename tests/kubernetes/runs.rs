@@ -58,7 +58,9 @@ async fn fifty_runs_ten_at_a_time_lose_no_output_and_no_status() {
                 for turn in 0..5 {
                     let status = worker * 5 + turn;
                     let script = format!("seq 1 1000; echo of {status}; exit {status}");
-                    let ended = home.run(&["run", "-a", "demo", "-n", "--", "sh", "-c", &script]);
+                    let mut child = home.spawn(&["run", "-a", "demo", "-n", "--", "sh", "-c", &script]);
+                    drop(child.stdin.take());
+                    let ended = crate::home::finish(child);
                     let expected: String = (1..=1000).map(|line| format!("{line}\n")).collect();
                     assert_eq!(ended.status, status, "{}", ended.stderr);
                     assert!(ended.text() == format!("{expected}of {status}\n"), "{}", ended.text().len());
@@ -84,10 +86,14 @@ async fn a_shell_in_a_terminal_is_a_shell() {
     terminal.resize(100, 40);
     terminal.press("stty size\r");
     terminal.sees("40 100");
-    terminal.press("sleep 1000\r");
+    // What says so is in the foreground then.
+    let waits = "sh -c 'echo rea''dy; exec sleep 1000'\r";
+    terminal.press(waits);
+    terminal.sees("ready");
     terminal.press("\u{3}");
     terminal.sees("^C");
-    terminal.press("sleep 1000\r");
+    terminal.press(waits);
+    terminal.sees("ready");
     terminal.press("\u{1a}");
     terminal.sees("Stopped");
     terminal.press("bg; jobs\r");
