@@ -1,7 +1,7 @@
 //! The chart and the image: what is rendered, what a cluster makes of it, and a hub that runs in one.
 //!
 //! Helm, and the schemas of Kubernetes' objects, come from Python packages that `scripts/setup` fetches. The cluster is
-//! the one that `FOGHORN_TEST_KUBECONFIG` leads to, as its administrator.
+//! that of `support::cluster`.
 #![allow(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -9,6 +9,8 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on fails"
 )]
+
+mod support;
 
 #[path = "chart/cluster.rs"]
 mod cluster;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,17 +11,11 @@ use serde_json::{Value, json};
 
 use crate::helm::{Helm, SETS, over};
 use crate::rights::{IN_NAMESPACES, REVIEWS, Rights, expected, given};
-use crate::skip;
-
-/// The path of a kubeconfig of an administrator of the cluster.
-const KUBECONFIG: &str = "FOGHORN_TEST_KUBECONFIG";
-
-/// With `1`, tests that have no cluster fail instead of being skipped.
-pub(crate) const REQUIRE: &str = "FOGHORN_TEST_REQUIRE_CLUSTER";
+use crate::support::cluster;
 
 /// A cluster, with namespaces of a test's own: one for the hub, one for apps. They are removed when it is dropped.
 pub(crate) struct Cluster {
-    kubeconfig: String,
+    kubeconfig: PathBuf,
     /// The name of the release, and of its objects.
     pub(crate) release: String,
     /// Where the hub is.
@@ -33,12 +28,7 @@ impl Cluster {
     /// `None`, with a loud line, where there is none.
     pub(crate) fn find() -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let Ok(kubeconfig) = std::env::var(KUBECONFIG) else {
-            return skip(REQUIRE, "no cluster: FOGHORN_TEST_KUBECONFIG names no kubeconfig");
-        };
-        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
-            return skip(REQUIRE, "no kubectl for the cluster");
-        }
+        let kubeconfig = cluster::kubeconfig()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis() % 100_000_000;
         let unique = format!("{now}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let [release, hub, apps] = ["foghorn-", "chart-hub-", "chart-apps-"].map(|prefix| format!("{prefix}{unique}"));

@@ -1,6 +1,7 @@
 //! The real Helm, by way of `helm.py`.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub(crate) const NAME: &str = "foghorn";
 
 /// Helm, and the schemas.
 pub(crate) struct Helm {
-    kubeconfig: Option<String>,
+    kubeconfig: PathBuf,
 }
 
 impl Helm {
@@ -28,12 +29,12 @@ impl Helm {
         if !root().join(".cache/chart/helm_python").is_dir() {
             return skip(REQUIRE, "no Helm: scripts/setup fetches it, where Python has one for this system");
         }
-        Some(Self { kubeconfig: None })
+        Some(Self { kubeconfig: "/dev/null".into() })
     }
 
     /// For a cluster.
-    pub(crate) fn at(self, kubeconfig: &str) -> Self {
-        Self { kubeconfig: Some(kubeconfig.to_owned()) }
+    pub(crate) fn at(self, kubeconfig: &Path) -> Self {
+        Self { kubeconfig: kubeconfig.to_owned() }
     }
 
     /// Asks for something; or what it was refused with.
@@ -41,7 +42,7 @@ impl Helm {
         request["verb"] = verb.into();
         let mut python = Command::new("python3");
         python.arg(root().join("tests/chart/helm.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        python.env("KUBECONFIG", self.kubeconfig.as_deref().unwrap_or("/dev/null"));
+        python.env("KUBECONFIG", &self.kubeconfig);
         let mut child = python.stderr(Stdio::piped()).spawn().expect("python3");
         let mut stdin = child.stdin.take().expect("piped");
         stdin.write_all(request.to_string().as_bytes()).expect("asks");

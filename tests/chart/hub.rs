@@ -9,15 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, REQUIRE};
+use crate::cluster::Cluster;
 use crate::helm::Helm;
-use crate::{image, skip};
-
-/// A command that puts an archive's image on the cluster's nodes: it gets the archive's path as its last argument.
-const IMPORT: &str = "FOGHORN_TEST_IMAGE_IMPORT";
-
-/// An image with a shell, for the app whose runs are tested.
-const APP_IMAGE: &str = "FOGHORN_TEST_APP_IMAGE";
+use crate::image;
+use crate::support::cluster::{BASH, import};
 
 /// How long anything may take.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -48,18 +43,11 @@ struct Installed {
 }
 
 impl Installed {
-    /// `None`, with a loud line, where something for it is missing.
+    /// `None`, with a loud line, where there is no cluster or no Helm.
     fn new() -> Option<Self> {
         let cluster = Cluster::find()?;
-        let Ok(import) = std::env::var(IMPORT) else {
-            return skip(REQUIRE, &format!("no way to bring an image into the cluster: {IMPORT} names no command"));
-        };
         let (helm, archive) = (cluster.helm()?, image::archive()?);
-        let mut words = import.split_whitespace();
-        let mut command = Command::new(words.next().expect("a program"));
-        let output = command.args(words).arg(archive).output().expect("imports");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
+        import(&archive);
         cluster.apply(&[app(&cluster)]);
         let volume = Volume::make(&cluster);
         let (repository, tag) = image::NAME.rsplit_once(':').expect("a tag");
@@ -144,7 +132,6 @@ fn log(cluster: &Cluster) -> String {
 
 /// The app: a Deployment as a platform would make it.
 fn app(cluster: &Cluster) -> Value {
-    let image = app_image();
     let labels = json!({
         "app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "web", "tests/app": "demo",
     });
@@ -159,7 +146,7 @@ fn app(cluster: &Cluster) -> Value {
                 "spec": {
                     "terminationGracePeriodSeconds": 0,
                     "containers": [{
-                        "name": "web", "image": image, "imagePullPolicy": "IfNotPresent",
+                        "name": "web", "image": BASH, "imagePullPolicy": "IfNotPresent",
                         "command": ["sleep", "1000000"],
                         "env": [{"name": "GREETING", "value": "hello"}],
                     }],
@@ -167,10 +154,6 @@ fn app(cluster: &Cluster) -> Value {
             },
         },
     })
-}
-
-fn app_image() -> String {
-    std::env::var(APP_IMAGE).unwrap_or_else(|_| "docker.io/library/busybox:1".into())
 }
 
 /// A folder of a node as the hub's volume, so that it outlives pods on a cluster that has no storage to give.
@@ -213,7 +196,7 @@ impl Volume {
             "spec": {
                 "restartPolicy": "Never",
                 "containers": [{
-                    "name": "root", "image": app_image(), "imagePullPolicy": "IfNotPresent",
+                    "name": "root", "image": BASH, "imagePullPolicy": "IfNotPresent",
                     "command": ["sh", "-c", script],
                     "securityContext": {"runAsUser": 0},
                     "volumeMounts": [{"name": "host", "mountPath": "/host/var/tmp"}],
@@ -303,39 +286,43 @@ fn a_hub_in_the_cluster_serves_a_run_survives_an_upgrade_and_leaves_nothing() {
     ended(&hub, &output, 7, "hello\n");
     assert!(String::from_utf8_lossy(&output.stderr).contains("e\n"));
 
-    // With one of the cluster, as that one's rights allow.
-    for (name, rules, status) in [
-        ("may-run", json!([{"apiGroups": [""], "resources": ["pods", "pods/exec"], "verbs": ["create"]}]), 0),
-        ("may-read", json!([{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}]), 125),
-    ] {
-        let token = account(&hub.cluster, name, &rules);
-        let output = hub.run(&token, "echo $GREETING");
-        if status == 0 {
-            ended(&hub, &output, 0, "hello\n");
-        } else {
-            assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
-        }
-    }
-
     // The hub's pod is replaced while a run goes on: its client sees every line once, and the end.
     let before = hub.pods();
-    let script = "i=0; while [ $i -lt 400 ]; do i=$((i + 1)); echo line $i; sleep 0.1; done; exit 9";
+    let script = "i=0; while [ ! -e /tmp/over ]; do i=$((i + 1)); echo line $i; sleep 0.1; done; exit 9";
     let mut client = hub.client(TOKEN, &["run", "-a", "demo", "--", "sh", "-c", script]).spawn().expect("runs");
-    until("the run's pod is there", || (!hub.run_pods().is_empty()).then_some(()));
+    let pod = until("the run's pod is there", || hub.run_pods().pop());
     let mut values = hub.values.clone();
     values["podAnnotations"] = json!({"tests/upgraded": "yes"});
     hub.upgrade(&values);
     let after = hub.pods();
     assert!(after.iter().all(|pod| !before.contains(pod)), "{before:?} {after:?}");
-    assert!(client.try_wait().expect("waits").is_none(), "the run ended before the upgrade was over");
-    let lines: String = (1..=400).map(|line| format!("line {line}\n")).collect();
-    ended(&hub, &client.wait_with_output().expect("waits"), 9, &lines);
+    assert_eq!(client.try_wait().expect("waits"), None, "{}", log(&hub.cluster));
+    hub.cluster.kubectl(&["exec", "-n", &hub.cluster.apps, &pod, "-c", "web", "--", "touch", "/tmp/over"]);
+    let output = client.wait_with_output().expect("waits");
+    let said = String::from_utf8_lossy(&output.stdout).lines().count();
+    assert!(said > 20, "{said} lines");
+    ended(&hub, &output, 9, &(1..=said).map(|line| format!("line {line}\n")).collect::<String>());
 
     // What was recorded is still known to the next hub.
     let sessions = hub.client(TOKEN, &["sessions", "-a", "demo", "-o", "json"]).output().expect("runs");
     let sessions: Value = serde_json::from_slice(&sessions.stdout).expect("JSON");
-    assert_eq!(sessions.as_array().map(Vec::len), Some(3), "{sessions}");
+    assert_eq!(sessions.as_array().map(Vec::len), Some(2), "{sessions}");
 
+    hub.uninstall();
+}
+
+#[test]
+fn a_token_of_the_cluster_has_the_rights_that_its_owner_has_there() {
+    let Some(hub) = Installed::new() else { return };
+    let role = |resources: &[&str], verb: &str| json!([{"apiGroups": [""], "resources": resources, "verbs": [verb]}]);
+    let may_run = account(&hub.cluster, "may-run", &role(&["pods", "pods/exec"], "create"));
+    let output = hub.run(&may_run, "echo $GREETING");
+    ended(&hub, &output, 0, "hello\n");
+    let may_read = account(&hub.cluster, "may-read", &role(&["pods/log"], "get"));
+    for token in [&*may_read, "none-of-the-cluster"] {
+        let output = hub.run(token, "echo $GREETING");
+        assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
     hub.uninstall();
 }
 
