@@ -289,19 +289,27 @@ fn a_hub_in_the_cluster_serves_a_run_survives_an_upgrade_and_leaves_nothing() {
     // The hub's pod is replaced while a run goes on: its client sees every line once, and the end.
     let before = hub.pods();
     let script = "i=0; while [ ! -e /tmp/over ]; do i=$((i + 1)); echo line $i; sleep 0.1; done; exit 9";
-    let mut client = hub.client(TOKEN, &["run", "-a", "demo", "--", "sh", "-c", script]).spawn().expect("runs");
-    let pod = until("the run's pod is there", || hub.run_pods().pop());
+    let (out, err) = (hub.home.path().join("out"), hub.home.path().join("err"));
+    let create = |path| std::fs::File::create(path).expect("creates");
+    let mut client = hub.client(TOKEN, &["run", "-a", "demo", "--", "sh", "-c", script]);
+    let mut client = client.stdout(create(&out)).stderr(create(&err)).spawn().expect("runs");
+    let said = |path| std::fs::read_to_string(path).expect("reads");
+    until("it has begun", || said(&out).contains("line 9\n").then_some(()));
     let mut values = hub.values.clone();
     values["podAnnotations"] = json!({"tests/upgraded": "yes"});
     hub.upgrade(&values);
     let after = hub.pods();
     assert!(after.iter().all(|pod| !before.contains(pod)), "{before:?} {after:?}");
-    assert_eq!(client.try_wait().expect("waits"), None, "{}", log(&hub.cluster));
+    let waits = client.try_wait().expect("waits").is_none();
+    assert!(waits, "{} {}\n{}", said(&out), said(&err), log(&hub.cluster));
+    let lines = said(&out).lines().count();
+    until("it goes on", || (said(&out).lines().count() > lines).then_some(()));
+    let pod = hub.run_pods().pop().expect("a pod");
     hub.cluster.kubectl(&["exec", "-n", &hub.cluster.apps, &pod, "-c", "web", "--", "touch", "/tmp/over"]);
-    let output = client.wait_with_output().expect("waits");
-    let said = String::from_utf8_lossy(&output.stdout).lines().count();
-    assert!(said > 20, "{said} lines");
-    ended(&hub, &output, 9, &(1..=said).map(|line| format!("line {line}\n")).collect::<String>());
+    let status = client.wait().expect("waits");
+    let lines = said(&out).lines().count();
+    let output = Output { status, stdout: said(&out).into(), stderr: said(&err).into() };
+    ended(&hub, &output, 9, &(1..=lines).map(|line| format!("line {line}\n")).collect::<String>());
 
     // What was recorded is still known to the next hub.
     let sessions = hub.client(TOKEN, &["sessions", "-a", "demo", "-o", "json"]).output().expect("runs");
