@@ -94,7 +94,7 @@ impl Cluster {
     }
 
     /// All that the hub may do in a namespace, and in the cluster, as the cluster itself says.
-    fn rights(&self, namespace: &str) -> Rights {
+    pub(crate) fn rights(&self, namespace: &str) -> Rights {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace},
         });
@@ -114,7 +114,8 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // What is the cluster's is in no namespace.
         let labels = format!("app.kubernetes.io/instance={}", self.release);
-        self.kubectl_may(&["delete", "clusterroles,clusterrolebindings,persistentvolumes", "-l", &labels], "");
+        self.kubectl_may(&["delete", "clusterroles,clusterrolebindings", "-l", &labels], "");
+        self.kubectl_may(&["delete", "persistentvolumes", "-l", &format!("tests/of={}", self.release)], "");
         let args = ["delete", "namespace", &self.hub, &self.apps, "--timeout=120s"];
         let output = self.kubectl_may(&args, "");
         if !std::thread::panicking() {

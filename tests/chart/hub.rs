@@ -166,7 +166,7 @@ impl Volume {
     fn make(cluster: &Cluster) -> Self {
         let claim = format!("{}-state", cluster.release);
         let volume = Self { folder: format!("/var/tmp/{claim}"), claim };
-        let labels = json!({"app.kubernetes.io/instance": format!("{}-volume", cluster.release)});
+        let labels = json!({"tests/of": cluster.release});
         let spec =
             |more: Value| crate::helm::over(&json!({"accessModes": ["ReadWriteOnce"], "storageClassName": ""}), &more);
         cluster.apply(&[
@@ -331,6 +331,113 @@ fn a_token_of_the_cluster_has_the_rights_that_its_owner_has_there() {
         let output = hub.run(token, "echo $GREETING");
         assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
     }
+    hub.uninstall();
+}
+
+/// What a person does that needs a right of the hub's.
+type Act = fn(&Installed) -> bool;
+
+/// Long enough for what works, short enough to wait for what does not.
+const ACT: Duration = Duration::from_secs(20);
+
+impl Installed {
+    /// Whether a client comes to a good end, in time.
+    fn works(&self, args: &[&str]) -> bool {
+        let mut client = self.client(TOKEN, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+        let since = Instant::now();
+        while since.elapsed() < ACT {
+            if let Some(status) = client.try_wait().expect("waits") {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = client.kill();
+        let _ = client.wait();
+        false
+    }
+
+    fn runs(&self) -> bool {
+        self.works(&["run", "-a", "demo", "-n", "--", "true"])
+    }
+
+    fn runs_from(&self) -> bool {
+        self.works(&["run", "-a", "demo", "-n", "--from", "deploy/demo-web", "--", "true"])
+    }
+
+    /// Whether a run's pod goes when its session has ended.
+    fn cleans_up(&self) -> bool {
+        let done = self.runs();
+        let since = Instant::now();
+        while since.elapsed() < ACT / 2 {
+            if self.run_pods().is_empty() {
+                return done;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        false
+    }
+
+    /// Whether a run is refused whose pod a Service would send traffic to.
+    fn keeps_out_of_services(&self) -> bool {
+        let name = "takes-runs";
+        self.cluster.apply(&[json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": self.cluster.apps},
+            "spec": {"selector": {"foghorn.dev/app": "demo"}, "ports": [{"port": 80, "protocol": "TCP"}]},
+        })]);
+        let runs = self.runs();
+        self.cluster.kubectl(&["delete", "service", name, "-n", &self.cluster.apps]);
+        !runs
+    }
+
+    /// Takes a verb out of the hub's role; the role as it was.
+    fn take_away(&self, resource: &str, verb: &str) -> Value {
+        let roles = self.cluster.kubectl(&["get", "roles", "-n", &self.cluster.apps, "-o", "json"]);
+        let roles: Value = serde_json::from_str(&roles).expect("JSON");
+        let is_ours = |role: &&Value| role["metadata"]["labels"]["app.kubernetes.io/instance"] == self.cluster.release;
+        let mut role = roles["items"].as_array().expect("roles").iter().find(is_ours).expect("a role").clone();
+        for key in ["resourceVersion", "managedFields", "uid", "creationTimestamp"] {
+            role["metadata"].as_object_mut().expect("an object").remove(key);
+        }
+        let before = role.clone();
+        let resource = resource.rsplit_once("apps/").map_or(resource, |(_, name)| name);
+        let rules = role["rules"].as_array_mut().expect("rules");
+        let rule = rules.iter_mut().find(|rule| rule["resources"] == json!([resource])).expect("a rule");
+        rule["verbs"].as_array_mut().expect("verbs").retain(|other| other != verb);
+        self.put(&role);
+        before
+    }
+
+    fn put(&self, role: &Value) {
+        let output = self.cluster.kubectl_may(&["replace", "-f", "-"], &role.to_string());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let wanted = crate::rights::given(role["rules"].as_array().expect("rules"));
+        until("the cluster knows the role", || {
+            let rights = self.cluster.rights(&self.cluster.apps);
+            wanted.iter().all(|(resource, verbs)| rights.get(resource) == Some(verbs)).then_some(())
+        });
+    }
+}
+
+#[test]
+fn each_right_of_the_hub_is_needed_for_something() {
+    let Some(hub) = Installed::new() else { return };
+    let acts: [(&str, &str, Act); 8] = [
+        ("pods", "create", Installed::runs),
+        ("pods", "get", Installed::runs),
+        ("pods", "watch", Installed::runs),
+        ("pods/exec", "get", Installed::runs),
+        ("apps/deployments", "list", Installed::runs),
+        ("apps/deployments", "get", Installed::runs_from),
+        ("services", "list", Installed::keeps_out_of_services),
+        ("pods", "delete", Installed::cleans_up),
+    ];
+    for (resource, verb, act) in acts {
+        assert!(act(&hub), "with {verb} on {resource}: {}", log(&hub.cluster));
+        let role = hub.take_away(resource, verb);
+        assert!(!act(&hub), "nothing lacks {verb} on {resource}");
+        hub.put(&role);
+    }
+    assert!(hub.runs(), "{}", log(&hub.cluster));
     hub.uninstall();
 }
 

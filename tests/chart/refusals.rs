@@ -22,6 +22,8 @@ fn what_cannot_work_is_refused_with_its_reason() {
         (json!({"tokens": {"entries": [{"name": "ann", "role": "king", "sha256": "00"}]}}), "at '/tokens/entries/0"),
         (json!({"auth": "tokens"}), "auth is tokens, and there are none"),
         (json!({"auth": "webhook"}), "webhook.url is not set"),
+        (json!({"auth": "webhook", "webhook": {"url": "http://controller/x"}}), "tokens would go there unencrypted"),
+        (json!({"watch": "everyone"}), "at '/watch'"),
         (json!({"kubernetes": {"namespaces": []}}), "name those of your apps in kubernetes.namespaces"),
         (json!({"kubernetes": {"namespace": ""}}), "which namespace an app is in is not said"),
         (json!({"kubernetes": {"namespaces": ["blog", "foghorn"]}}), "where the hub itself is"),

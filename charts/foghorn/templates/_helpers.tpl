@@ -97,6 +97,9 @@ annotations:
 {{- if and (eq .Values.auth "webhook") (not .Values.webhook.url) }}
 {{- fail "auth is webhook, and webhook.url is not set" }}
 {{- end }}
+{{- if and (hasPrefix "http://" .Values.webhook.url) (not .Values.webhook.insecure) }}
+{{- fail "webhook.url is not https, and people's tokens would go there unencrypted; webhook.insecure allows it" }}
+{{- end }}
 {{- if and .Values.rbac.create (not .Values.rbac.clusterWide) (not .Values.kubernetes.namespaces) }}
 {{- fail "the hub has rights in no namespace: name those of your apps in kubernetes.namespaces, or set rbac.clusterWide" }}
 {{- end }}
@@ -196,18 +199,20 @@ annotations:
 {{- $_ := set $kubernetes "image" (default (include "foghorn.image" .) .Values.kubernetes.image) }}
 {{- $_ := set $kubernetes "image_pull_policy" (default .Values.image.pullPolicy .Values.kubernetes.imagePullPolicy) }}
 {{- end }}
-{{- $names := dict "namespace" "namespace" "selector" "selector" "processLabel" "process_label" "versionLabel" "version_label" "process" "process" "imagePullSecrets" "image_pull_secrets" "keepLabels" "keep_labels" "patch" "patch" "maxCpu" "max_cpu" "maxMemory" "max_memory" "logUpstreams" "log_upstreams" }}
+{{- $names := dict "namespace" "namespace" "selector" "selector" "processLabel" "process_label" "versionLabel" "version_label" "process" "process" "imagePullSecrets" "image_pull_secrets" "keepLabels" "keep_labels" "patch" "patch" "maxCpu" "max_cpu" "maxMemory" "max_memory" "logUpstreams" "log_upstreams" "podWait" "pod_wait" }}
 {{- if and (eq .Values.kubernetes.layout "instance") (eq (len .Values.kubernetes.namespaces) 1) }}
 {{- $_ := set $kubernetes "namespace" (first .Values.kubernetes.namespaces) }}
 {{- end }}
 {{- range $value, $key := $names }}
 {{- with index $.Values.kubernetes $value }}{{ $_ := set $kubernetes $key . }}{{ end }}
 {{- end }}
-{{- $config := dict "listen" "0.0.0.0:7300" "backend" "kubernetes" "auth" .Values.auth "rights" .Values.rights "log" .Values.log "kubernetes" $kubernetes }}
+{{- $config := dict "listen" "0.0.0.0:7300" "backend" "kubernetes" "auth" .Values.auth "rights" .Values.rights "watch" .Values.watch "log" .Values.log "kubernetes" $kubernetes }}
 {{- if .Values.metrics.enabled }}{{ $_ := set $config "metrics_listen" "0.0.0.0:7301" }}{{ end }}
 {{- with .Values.origins }}{{ $_ := set $config "origins" . }}{{ end }}
 {{- if eq .Values.auth "webhook" }}
 {{- $webhook := dict "url" .Values.webhook.url }}
+{{- with .Values.webhook.timeout }}{{ $_ := set $webhook "timeout" . }}{{ end }}
+{{- if .Values.webhook.insecure }}{{ $_ := set $webhook "insecure" true }}{{ end }}
 {{- if .Values.webhook.existingSecret }}
 {{- if .Values.webhook.caKey }}{{ $_ := set $webhook "ca_file" (printf "/run/foghorn/webhook/%s" .Values.webhook.caKey) }}{{ end }}
 {{- if .Values.webhook.tokenKey }}{{ $_ := set $webhook "token_file" (printf "/run/foghorn/webhook/%s" .Values.webhook.tokenKey) }}{{ end }}
