@@ -112,12 +112,15 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // What is the cluster's is in no namespace.
-        let labels = format!("app.kubernetes.io/instance={}", self.release);
-        self.kubectl_may(&["delete", "clusterroles,clusterrolebindings", "-l", &labels], "");
-        self.kubectl_may(&["delete", "persistentvolumes", "-l", &format!("tests/of={}", self.release)], "");
         let args = ["delete", "namespace", &self.hub, &self.apps, "--timeout=120s"];
         let output = self.kubectl_may(&args, "");
+        // What is the cluster's is in no namespace; a test that went well has none of it any more.
+        let labels = format!("app.kubernetes.io/instance={}", self.release);
+        self.kubectl_may(&["delete", "clusterroles,clusterrolebindings", "-l", &labels], "");
+        self.kubectl_may(
+            &["delete", "persistentvolumes", "-l", &format!("tests/of={}", self.release), "--wait=false"],
+            "",
+        );
         if !std::thread::panicking() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
