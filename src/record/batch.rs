@@ -58,6 +58,9 @@ impl Batch {
             } else if header.offset != batch.to {
                 return Err(Malformed::Payload(header.kind));
             }
+            if !header.fits(payload) {
+                return Err(Malformed::Payload(header.kind));
+            }
             batch.to = header.end(payload);
             batch.last_time = header.time;
             batch.ends = header.kind == EXIT;
@@ -235,6 +238,23 @@ mod tests {
         output(0, "abc").encode(&mut bytes);
         output(4, "def").encode(&mut bytes);
         assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(STDOUT)));
+    }
+
+    #[test]
+    fn a_gap_without_a_whole_end_or_that_ends_before_it_starts_is_refused() {
+        let gap = Record { offset: 6, time: 1, payload: Payload::Dropped { to: 6, reason: Reason::SpoolFull } };
+        let whole = gap.to_bytes();
+        assert!(Batch::parse(whole.clone()).is_ok());
+        for len in 0..9 {
+            // What follows must not be taken for the rest of it.
+            let mut bytes = BytesMut::from(&whole[..HEADER_LEN + len]);
+            bytes[4..8].copy_from_slice(&(len as u32).to_be_bytes());
+            output(6, "def").encode(&mut bytes);
+            assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(DROPPED)), "{len} bytes");
+        }
+        let mut bytes = BytesMut::from(&whole[..]);
+        bytes[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&5u64.to_be_bytes());
+        assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(DROPPED)));
     }
 
     proptest! {
