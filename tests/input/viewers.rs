@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use foghorn::protocol::{INPUT_WINDOW, MAX_INPUT};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bed::{Bed, OTHER};
+use crate::raw;
 use crate::support::server::until;
 use crate::wire::{BINARY, FIN, Got, PING, Wire, frame, input, text};
 
@@ -275,9 +277,21 @@ async fn an_offset_beyond_the_end_is_waited_for_while_there_may_be_more() {
     driver.send(&text(&format!(r#"{{"type":"consumed","offset":{}}}"#, u64::MAX))).await;
     driver.send(&input(0, "typed\n")).await;
     driver.hears("input_ack").await;
+    // So is who follows over plain HTTP, whose answer is then broken off: nothing is not all of the output.
+    let mut plain = raw::connect(&bed.server).await;
+    let head = format!(
+        "GET /v1/sessions/{}/output?follow=true&from=1099511627776 HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {}\r\n\r\n",
+        bed.id,
+        bed.server.token()
+    );
+    plain.write_all(head.as_bytes()).await.expect("sends");
     let (server, id) = bed.finish_but_keep().await;
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.expect("the connection ends");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{answer}");
     for wire in &mut far {
-        assert!(wire.rest().await.is_some(), "told that there is no more");
+        ends(wire, "offset_beyond_end", 4400, "the session ended before that offset").await;
         assert!(wire.output.is_empty());
     }
     let mut ended = Wire::open(&server.url(), &server.token(), &id).await.expect("a websocket");
