@@ -16,7 +16,8 @@
 //!   a snapshot at any time: it resets its terminal, draws the snapshot, and goes on at the snapshot's offset.
 //! * **binary, from the client**: input: the offset `u64` of the first byte in this writer's input, then the bytes, at
 //!   most [`MAX_INPUT`]. At most [`INPUT_WINDOW`] bytes may be under way that no [`HubMessage::InputAck`] has covered;
-//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once.
+//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once. A session
+//!   remembers its last 1024 writers.
 //! * **text**: [`ClientMessage`] and [`HubMessage`] as JSON. Unknown types and fields are ignored.
 //!
 //! The exit record is the last one; the hub then closes with [`Close::Normal`]. Both sides ping every [`PING`] and give

@@ -342,6 +342,29 @@ async fn input_that_does_not_follow_is_refused_and_reaches_nobody() {
 }
 
 #[tokio::test]
+async fn a_writer_that_many_others_came_after_goes_on_where_it_was() {
+    let bed = Bed::start().await;
+    let hello = |number: u8| format!(r#""role":"take","writer":"000000000000000000000000000001{number:02x}""#);
+    let line = |number: u8| format!("w{number:03}\n");
+    for number in 0..100 {
+        let mut wire = bed.viewer(&hello(number)).await;
+        wire.send(&input(0, &line(number))).await;
+        let ack = wire.hears("input_ack").await;
+        assert_eq!(ack["offset"], 5);
+    }
+    // One that missed its acknowledgement and says all again, one that missed a part of it, one that goes on.
+    for (number, from) in [(0, 0), (1, 3), (2, 5)] {
+        let mut wire = bed.viewer(&hello(number)).await;
+        let all = format!("{}more of {number}\n", line(number));
+        wire.send(&input(from, &all[from as usize..])).await;
+        wire.shows(&format!("got more of {number}.")).await;
+        let seen = String::from_utf8_lossy(&wire.output).into_owned();
+        assert_eq!(seen.matches(&format!("got w{number:03}.")).count(), 1, "{seen}");
+    }
+    bed.finish().await;
+}
+
+#[tokio::test]
 async fn a_window_full_of_input_that_nobody_reads_is_all_that_is_taken() {
     let bed = Bed::start().await;
     let session = bed.start_silent().await;

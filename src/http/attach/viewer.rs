@@ -368,7 +368,8 @@ impl<'a> Attending<'a> {
         let session = &self.guest.session;
         if let Some(writer) = self.hello.writer {
             let acked = session.input.acked(writer);
-            if acked != following.acked {
+            // Less where the writer was forgotten, which had nothing under way.
+            if acked > following.acked {
                 following.acked = acked;
                 connection.say(&HubMessage::InputAck { offset: acked });
             }
