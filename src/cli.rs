@@ -19,6 +19,7 @@ use crate::client::hubs::Hubs;
 use crate::config::client::{ClientSettings, Flags};
 use failure::Failure;
 
+pub mod apps;
 pub mod attach;
 pub mod completions;
 pub mod driver;
@@ -90,6 +91,8 @@ enum Verb {
     Watch(watch::WatchArgs),
     /// Show an app's log, or all output of one session
     Logs(logs::LogsArgs),
+    /// List the apps that there are
+    Apps(apps::AppsArgs),
     /// List sessions, the newest first
     #[command(visible_alias = "ps")]
     Sessions(sessions::SessionsArgs),
@@ -192,6 +195,7 @@ async fn run(global: &Global, verb: Verb) -> Result<u8, Failure> {
         Verb::Attach(args) => attach::run(&context, args).await,
         Verb::Watch(args) => watch::run(&context, args).await,
         Verb::Logs(args) => logs::run(&context, args).await,
+        Verb::Apps(args) => apps::run(&context, args).await,
         Verb::Sessions(args) => sessions::run(&context, args).await,
         Verb::Show(args) => show::run(&context, args).await,
         Verb::Wait(args) => wait::run(&context, args).await,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub mod client;
+pub mod kubernetes;
 pub mod server;
 
 /// A setting that cannot be used.

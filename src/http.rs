@@ -7,7 +7,7 @@
 //! | [`tickets`] | make, list, revoke |
 //! | [`attach`] | the websocket that follows a session, over [`websocket`] |
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
-//! | [`logs`] | the log of an app |
+//! | [`apps`], [`logs`] | which apps there are, and the log of one |
 //! | [`ready`], [`metrics`], [`openapi`] | operation |
 //! | [`accept`] | the loop that accepts connections, and who may be connected |
 //! | [`body`] | what may come with a request |
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::kubernetes::Cluster;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
@@ -26,6 +27,7 @@ use crate::store::{AuditRow, SharedStore};
 use crate::tasks::Tasks;
 
 mod accept;
+pub mod apps;
 pub mod attach;
 pub mod auth;
 mod body;
@@ -48,6 +50,10 @@ use auth::Tokens;
 pub struct Hub {
     /// The sessions.
     pub registry: Arc<Registry>,
+    /// The cluster, where the backend is one.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The apps that the settings name.
+    pub apps: Vec<String>,
     /// The logs of apps that are followed.
     pub logs: Arc<Logs>,
     /// The static tokens.

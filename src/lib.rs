@@ -15,6 +15,8 @@ pub mod config;
 #[cfg(feature = "hub")]
 pub mod http;
 #[cfg(feature = "hub")]
+pub mod kubernetes;
+#[cfg(feature = "hub")]
 pub mod logs;
 #[cfg(feature = "hub")]
 pub mod metrics;

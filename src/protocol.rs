@@ -258,6 +258,21 @@ pub struct NewRun {
     pub caller_env: BTreeMap<String, String>,
     /// The directory it starts in. Only on the caller's own machine.
     pub dir: Option<String>,
+    /// On Kubernetes, what its pod is made from: `deploy/NAME`; otherwise what the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// On Kubernetes, the container that its own is made from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// On Kubernetes, the CPUs that it asks for, such as `500m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// On Kubernetes, the memory that it asks for, such as `512Mi`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// On Kubernetes, whether it is started through the image's launcher, where it has one.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub launcher: bool,
     /// Whether a client will feed its standard input; otherwise it is at its end.
     pub stdin: bool,
     /// Whether nobody holds it: it goes on without a client, and no client paces it.
@@ -273,6 +288,10 @@ pub struct NewRun {
     pub record: bool,
     /// Makes a repeated call the same start: for the same caller and body it answers with the session of the first.
     pub idempotency_key: Option<String>,
+}
+
+fn is_yes(yes: &bool) -> bool {
+    *yes
 }
 
 fn yes() -> bool {
@@ -472,6 +491,26 @@ pub struct LogLine {
     pub resume: Option<String>,
 }
 
+/// An app that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppInfo {
+    /// Its name.
+    pub app: String,
+    /// On Kubernetes, its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// On Kubernetes, the types of its processes, and how many of each it wants.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub processes: BTreeMap<String, i32>,
+}
+
+/// The apps that a caller may do something with, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppList {
+    /// The apps.
+    pub apps: Vec<AppInfo>,
+}
+
 /// An error, as RFC 9457 has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -504,6 +543,9 @@ pub struct HubFile {
     pub version: String,
     /// The backend it runs commands on.
     pub backend: String,
+    /// The API server of its cluster, where it took the one that its user's kubeconfig names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
     /// The viewer's protocol that it speaks, [`SUBPROTOCOL`].
     pub protocol: String,
 }

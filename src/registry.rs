@@ -15,7 +15,7 @@ mod card;
 
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::agent::protocol::Start;
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, Order, Run, What};
 use crate::config::server::{Limits, Server};
 use crate::metrics::Metrics;
 use crate::protocol::NewRun;
@@ -23,7 +23,6 @@ use crate::record::{Cause, Size};
 use crate::recorder;
 use crate::session::history::Journal;
 use crate::session::{Session, now};
-use crate::source::Command;
 use crate::store::{Created, Extent, Kind, SessionRow, SharedStore, State, StoreError};
 use crate::tasks::Tasks;
 use card::Card;
@@ -56,6 +55,9 @@ pub enum RegistryError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The backend cannot make such a session.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The request cannot be meant.
     #[error("{0}")]
     Invalid(String),
@@ -111,6 +113,12 @@ impl Registry {
             tasks,
             metrics,
         })
+    }
+
+    /// The backend's name.
+    #[must_use]
+    pub fn backend_name(&self) -> &'static str {
+        self.backend.name()
     }
 
     /// The store that the sessions are in.
@@ -178,7 +186,8 @@ impl Registry {
         let session = Session::new(row, journal, 0, limits);
         session.set_card(&card);
         self.keep(&session);
-        match self.backend.create(session.id()).await {
+        let order = self.order(session.id(), &run, owner)?;
+        match self.backend.create(&order, &session.row.place).await {
             Ok(()) => self.pump(&session, session.row.place.clone(), Some(start)),
             Err(error) => session.conclude(Cause::StartFailed { status: 125, reason: error.to_string() }),
         }
@@ -190,7 +199,7 @@ impl Registry {
 
     /// Makes the session's row, under a name that no session has.
     async fn create(&self, run: &NewRun, owner: &str) -> Result<Created, RegistryError> {
-        let created = self.store.create_session(self.row(run, owner)?).await?;
+        let created = self.store.create_session(self.row(run, owner).await?).await?;
         let Created::New(row) = &created else { return Ok(created) };
         if self.live_by_name(&row.name).is_none() {
             return Ok(created);
@@ -201,7 +210,7 @@ impl Registry {
         );
         self.store.delete_session(row.id).await?;
         self.put_back().await?;
-        Ok(self.store.create_session(self.row(run, owner)?).await?)
+        Ok(self.store.create_session(self.row(run, owner).await?).await?)
     }
 
     /// Whether there is room for the session that was just made.
@@ -217,9 +226,32 @@ impl Registry {
         }
     }
 
-    fn row(&self, run: &NewRun, owner: &str) -> Result<SessionRow, RegistryError> {
+    /// What the backend has to know of a session.
+    fn order(&self, session: Uuid, run: &NewRun, owner: &str) -> Result<Order, RegistryError> {
+        let time_limit = duration(run.timeout.as_deref(), "timeout")?.unwrap_or(self.limits.time_limit);
+        Ok(Order {
+            session,
+            app: run.app.clone(),
+            owner: owner.into(),
+            tty: run.tty,
+            stdin: run.stdin,
+            lifetime: time_limit + self.limits.hup_wait + self.limits.term_wait,
+            what: What::Run(Box::new(Run {
+                command: run.command.clone(),
+                env: run.env.clone(),
+                from: run.from.clone(),
+                container: run.container.clone(),
+                cpu: run.cpu.clone(),
+                memory: run.memory.clone(),
+                launcher: run.launcher,
+            })),
+        })
+    }
+
+    async fn row(&self, run: &NewRun, owner: &str) -> Result<SessionRow, RegistryError> {
+        let id = Uuid::now_v7();
         Ok(SessionRow {
-            id: Uuid::now_v7(),
+            id,
             name: String::new(),
             kind: Kind::Run,
             state: State::Starting,
@@ -230,7 +262,7 @@ impl Registry {
             record: run.record,
             detached: run.detached || run.keep,
             backend: self.backend.name().into(),
-            place: self.backend.place(),
+            place: self.backend.place(&self.order(id, run, owner)?).await?,
             idempotency_key: run.idempotency_key.clone(),
             request_hash: request_hash(run),
             created_at: now(),
@@ -259,13 +291,17 @@ impl Registry {
             orphan_limit: millis(if held { self.limits.orphan_limit } else { time_limit }),
             hup_wait: millis(self.limits.hup_wait),
             term_wait: millis(self.limits.term_wait),
-            copy_output: false,
+            copy_output: self.backend.has_environment(),
         })
     }
 
     /// The caller's own environment on its own machine, else the hub's basics; the terminal's type is the caller's.
     fn env(&self, run: &NewRun) -> BTreeMap<String, String> {
-        let mut env = if self.embedded { run.caller_env.clone() } else { self.base_env.clone() };
+        let mut env = match (self.backend.has_environment(), self.embedded) {
+            (true, _) => BTreeMap::new(),
+            (false, true) => run.caller_env.clone(),
+            (false, false) => self.base_env.clone(),
+        };
         match run.caller_env.get("TERM").filter(|_| run.tty) {
             Some(term) => drop(env.insert("TERM".into(), term.clone())),
             None if run.tty => drop(env.insert("TERM".into(), "xterm-256color".into())),
@@ -370,7 +406,7 @@ impl Registry {
             until_end(session.clone(), async move {
                 session.abandoned(grace).await;
                 let by = format!("the hub: its client was away for {}", humantime::format_duration(grace));
-                session.tell_surely(|| Command::Stop(by.clone())).await;
+                session.stop(&by).await;
             })
         });
         self.tasks.spawn_for(&session.id(), "orphan-limit", {

@@ -16,16 +16,20 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Backend;
 use crate::backend::counted::Counted;
+use crate::backend::kubernetes::Kubernetes;
 use crate::backend::local::Local;
 use crate::config::server::Server;
 use crate::http::auth::{Tokens, TokensError, secret};
 use crate::http::{Hub, TRAIL, metrics, routes, serve, write_trail};
+use crate::kubernetes::{Cluster, ClusterError};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::protocol::{HubFile, SUBPROTOCOL};
 use crate::reaper;
 use crate::registry::{Registry, RegistryError};
+use crate::session::now;
 use crate::store::measured::Measured;
 use crate::store::{self, SharedStore, StoreError};
 use crate::tasks::Tasks;
@@ -87,6 +91,9 @@ pub enum ServerError {
     /// The sessions that an earlier hub left cannot be taken up.
     #[error("cannot take up the sessions of an earlier hub: {0}")]
     Adopt(#[from] RegistryError),
+    /// The cluster cannot be used.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The system has no randomness.
     #[error("the system has no randomness: {0}")]
     Random(#[from] getrandom::Error),
@@ -118,6 +125,7 @@ impl ServerError {
             Self::NoTokens => "no_tokens",
             Self::Store(error) => error.code(),
             Self::Adopt(_) => "sessions_not_taken_up",
+            Self::Cluster(_) => "cluster_unusable",
             Self::Random(_) | Self::System(_) => "system_failed",
         }
     }
@@ -184,6 +192,11 @@ fn next_epoch(path: &Path) -> io::Result<u64> {
     Ok(epoch)
 }
 
+/// A hub in a cluster may come up with an empty state folder, and has to be newer than the one before it all the same.
+fn epoch_of(counted: u64) -> u64 {
+    now().unsigned_abs().max(counted)
+}
+
 /// Allows as many open files as the system lets this user have; the limit from before is for the commands.
 fn raise_nofile() -> Option<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
@@ -215,8 +228,20 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
 
     let tasks = Tasks::default();
     let waits = (settings.limits.hup_wait, settings.limits.term_wait);
-    let local = Local::new(&home.path, home.epoch, nofile, waits, tasks.clone(), metrics.clone())?;
-    let backend = Arc::new(Counted::new(Arc::new(local), metrics.clone()));
+    let cluster = match &settings.kubernetes {
+        Some(kubernetes) => Some(Cluster::new(kubernetes.clone(), settings.apps.clone()).await?),
+        None => None,
+    };
+    let backend: Arc<dyn Backend> = match &cluster {
+        Some(cluster) => {
+            let installation = store.installation().await?;
+            let waits = waits.0 + waits.1;
+            let epoch = epoch_of(home.epoch);
+            Arc::new(Kubernetes::new(cluster.clone(), installation, epoch, waits, tasks.clone(), metrics.clone()))
+        }
+        None => Arc::new(Local::new(&home.path, home.epoch, nofile, waits, tasks.clone(), metrics.clone())?),
+    };
+    let backend = Arc::new(Counted::new(backend, metrics.clone()));
     let registry = Registry::new(store.clone(), backend, &settings, tasks.clone(), metrics.clone());
     let adopted = registry.adopt().await?;
     tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
@@ -226,6 +251,8 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tasks.spawn_to_end("audit", write_trail(store.clone(), lines, metrics.clone()));
     let closing = CancellationToken::new();
     let hub = Arc::new(Hub {
+        cluster: cluster.clone(),
+        apps: settings.apps.keys().cloned().collect(),
         registry: registry.clone(),
         logs,
         tokens,
@@ -244,7 +271,8 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
-        let file = hub_file(&home, address);
+        let of_user = cluster.as_ref().and_then(|cluster| cluster.of_user());
+        let file = HubFile { cluster: of_user, ..hub_file(&home, address, registry.backend_name()) };
         home.write(HUB_FILE, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
     }
 
@@ -280,14 +308,15 @@ fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {
     Ok(Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?)
 }
 
-fn hub_file(home: &Home, address: SocketAddr) -> HubFile {
+fn hub_file(home: &Home, address: SocketAddr, backend: &str) -> HubFile {
     HubFile {
         url: format!("http://{address}"),
         pid: std::process::id(),
         home: home.path.display().to_string(),
         token_file: home.path.join(TOKEN_FILE).display().to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
-        backend: "local".into(),
+        backend: backend.into(),
+        cluster: None,
         protocol: SUBPROTOCOL.into(),
     }
 }

@@ -86,6 +86,8 @@ pub struct Session {
     pace: Mutex<Option<u64>>,
     /// What is in the store.
     pub journal: Journal,
+    /// Who wants it to end, before there is a source that could be told.
+    stop_asked: watch::Sender<Option<String>>,
     /// Held while something is put on the way to the source that has to keep its order.
     telling: tokio::sync::Mutex<()>,
     /// Held by the one who keeps the screen.
@@ -142,6 +144,7 @@ impl Session {
             journal,
             input: Input::default(),
             presence: Presence::new(row.place[RELEASED] == true),
+            stop_asked: watch::Sender::new(None),
             notices: Notices::default(),
             card: Mutex::default(),
             keeper,
@@ -361,6 +364,19 @@ impl Session {
             Some(control) => control.send(command).await,
             None => false,
         }
+    }
+
+    /// Ends the session: tells the source as soon as it can be reached, or whoever waits for it to be there.
+    pub async fn stop(&self, by: &str) {
+        self.stop_asked.send_replace(Some(by.to_owned()));
+        self.tell_surely(|| Command::Stop(by.to_owned())).await;
+    }
+
+    /// Waits until somebody wants the session to end, and says who.
+    async fn to_be_stopped(&self) -> String {
+        let mut asked = self.stop_asked.subscribe();
+        // Never closed while the session is here.
+        asked.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()).unwrap_or_default()
     }
 
     /// Tells the source something that has to reach it: waits for a connection, and gives up where the session ends.

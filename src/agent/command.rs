@@ -1,5 +1,6 @@
 //! The process of a session: started on a terminal of its own or on three pipes.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +15,7 @@ use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcgetpgrp, tcsetwins
 use tokio::io::unix::AsyncFd;
 
 use super::descendants::MARK;
+use super::pod::Pod;
 use super::protocol::Start;
 use crate::record::{Size, Stream};
 
@@ -75,21 +77,29 @@ impl CannotStart {
 }
 
 impl Command {
-    /// Starts what `start` says, marked with the session's id.
+    /// Starts what `start` says, marked with the session's id; in a pod, as the container's own program would be.
     ///
     /// # Errors
     /// [`CannotStart`] with a sentence for a person.
-    pub fn start(start: &Start, session: &str) -> Result<Self, CannotStart> {
-        let (program, args) = start.command.split_first().ok_or(CannotStart::system("command", "empty"))?;
-        if !Path::new(&start.dir).is_dir() {
-            return Err(CannotStart { status: 126, reason: format!("{}: no such directory", start.dir) });
+    pub fn start(start: &Start, session: &str, pod: Option<&Pod>) -> Result<Self, CannotStart> {
+        let launcher = pod.and_then(Pod::launcher);
+        let mut words = launcher.iter().map(AsRef::as_ref).chain(start.command.iter().map(AsRef::<OsStr>::as_ref));
+        let program = words.next().ok_or(CannotStart::system("command", "empty"))?;
+        let dir = pod.map_or(Path::new(&start.dir), |pod| &pod.dir);
+        if !dir.is_dir() {
+            return Err(CannotStart { status: 126, reason: format!("{}: no such directory", dir.display()) });
         }
-        if access(&*start.dir, Access::EXEC_OK).is_err() {
-            let reason = format!("{}: permission denied to start there", start.dir);
+        if access(dir, Access::EXEC_OK).is_err() {
+            let reason = format!("{}: permission denied to start there", dir.display());
             return Err(CannotStart { status: 126, reason });
         }
         let mut command = std::process::Command::new(program);
-        command.args(args).current_dir(&start.dir).env_clear().envs(&start.env).env(MARK, session);
+        command.args(words).current_dir(dir);
+        if pod.is_none() {
+            command.env_clear();
+        }
+        command.envs(&start.env).env(MARK, session);
+        let program = &*program.to_string_lossy();
         match start.terminal {
             Some(size) => Self::on_terminal(command, size, start.stdin),
             None => Self::on_pipes(command, start.stdin),

@@ -4,8 +4,10 @@
 //! One thread, one future: every part borrows the same [`Agent`], and none waits for a hub.
 
 use std::cell::{Cell, RefCell};
+use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +24,7 @@ use super::command::{Channel, Command};
 use super::connection::{self, Greeted};
 use super::descendants::Family;
 use super::input::{Input, give};
+use super::pod::Pod;
 use super::protocol::Start;
 use super::spool::Spool;
 use crate::record::{Cause, Payload, Stream};
@@ -50,6 +53,8 @@ pub struct Options {
     pub session: String,
     /// The limit of open files that the command gets, where the hub raised its own.
     pub nofile: Option<u64>,
+    /// Whether it is the agent of a pod, and what may be there to start the command, such as `/cnb/lifecycle/launcher`.
+    pub pod: Option<Vec<PathBuf>>,
 }
 
 /// What all parts of an agent share.
@@ -84,6 +89,8 @@ pub(super) struct Agent {
     /// How long it goes on without a hub, in milliseconds.
     pub(super) orphan_limit: Cell<u64>,
     copy: RefCell<Option<std::sync::mpsc::SyncSender<Bytes>>>,
+    /// The container that it is the first process of.
+    pod: Option<Pod>,
     dir: PathBuf,
     born: (SystemTime, Instant),
 }
@@ -100,22 +107,33 @@ pub fn run(options: &Options) -> io::Result<()> {
         let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
         rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum })?;
     }
+    let pod = options.pod.clone().map(Pod::here).transpose()?;
+    if pod.is_some() {
+        DirBuilder::new().mode(0o700).recursive(true).create(&options.dir)?;
+    }
     // Paths of sockets are short, so it is named relative to the directory.
     std::env::set_current_dir(&options.dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(options));
+    let result = runtime.block_on(serve(options, pod));
     std::env::set_current_dir("/")?;
     let _may_be_gone = std::fs::remove_dir_all(&options.dir);
     result
 }
 
-async fn serve(options: &Options) -> io::Result<()> {
+async fn serve(options: &Options, pod: Option<Pod>) -> io::Result<()> {
+    // One that a container which was started again left.
+    let _ = std::fs::remove_file(SOCKET);
     let listener = UnixListener::bind(Path::new(SOCKET))?;
-    let agent = Agent::new(options);
-    ready();
+    // The first process of a container gets only the signals that it asks for.
+    let told_to_end = pod.is_some().then(|| signal(SignalKind::terminate())).transpose()?;
+    let agent = Agent::new(options, pod);
+    if options.pod.is_none() {
+        ready();
+    }
     select! {
         result = agent.live() => result,
         () = agent.accept(&listener) => Ok(()),
+        () = agent.evicted(told_to_end) => Ok(()),
     }
 }
 
@@ -126,7 +144,7 @@ fn ready() {
 }
 
 impl Agent {
-    fn new(options: &Options) -> Self {
+    fn new(options: &Options, pod: Option<Pod>) -> Self {
         Self {
             session: options.session.clone(),
             spool: RefCell::new(Spool::new(&options.dir, 0)),
@@ -146,6 +164,7 @@ impl Agent {
             card: RefCell::default(),
             orphan_limit: Cell::new(u64::MAX),
             copy: RefCell::default(),
+            pod,
             dir: options.dir.clone(),
             born: (SystemTime::now(), Instant::now()),
         }
@@ -204,11 +223,39 @@ impl Agent {
             let cause = self.work(&start).await?;
             self.mark(Payload::Exit(cause.into()));
             let mut safe = self.exit_safe.subscribe();
-            let _kept_long_enough = timeout(EXIT_KEPT, safe.wait_for(|safe| *safe)).await;
+            let _kept_long_enough = timeout(self.exit_kept(), safe.wait_for(|safe| *safe)).await;
             // The hub that has it may still be reading what is on its way.
             sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+
+    /// How long the exit is kept: in a pod, which costs its platform something, no longer than it lives without a hub.
+    fn exit_kept(&self) -> Duration {
+        let orphan = Duration::from_millis(self.orphan_limit.get());
+        match self.pod {
+            Some(_) if *self.connected.borrow() => orphan.min(EXIT_KEPT),
+            Some(_) => orphan.saturating_sub(self.contact.get().elapsed()).min(EXIT_KEPT),
+            None => EXIT_KEPT,
+        }
+    }
+
+    /// The platform ends the container: the command is ended in order, within the grace that is left.
+    async fn evicted(&self, told: Option<tokio::signal::unix::Signal>) {
+        if let Some(mut told) = told
+            && told.recv().await.is_some()
+        {
+            let reason = "its pod was told to stop".to_owned();
+            self.ending.send_if_modified(|ending| {
+                let first = ending.is_none();
+                ending.get_or_insert(Cause::Evicted { reason });
+                first
+            });
+            if self.start.borrow().is_none() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Starts the command and sees it through, until none of its processes is left and all its output is read.
@@ -219,7 +266,7 @@ impl Agent {
         self.orphan_limit.set(start.orphan_limit);
         // Before the command is there, so that no child ends unseen.
         let mut children = signal(SignalKind::child())?;
-        let mut command = match Command::start(start, &self.session) {
+        let mut command = match Command::start(start, &self.session, self.pod.as_ref()) {
             Ok(command) => command,
             Err(error) => {
                 return Ok(Cause::StartFailed { status: error.status, reason: error.to_string() });

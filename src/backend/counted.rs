@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Backend, BackendError};
+use super::{Backend, BackendError, Order, Tell};
 use crate::metrics::Metrics;
 use crate::source::Source;
 
@@ -29,11 +30,15 @@ impl Backend for Counted {
         self.backend.name()
     }
 
-    fn place(&self) -> serde_json::Value {
-        self.backend.place()
+    fn has_environment(&self) -> bool {
+        self.backend.has_environment()
     }
 
-    fn reaches(&self, place: &serde_json::Value) -> bool {
+    async fn place(&self, order: &Order) -> Result<Value, BackendError> {
+        self.backend.place(order).await
+    }
+
+    fn reaches(&self, place: &Value) -> bool {
         self.backend.reaches(place)
     }
 
@@ -41,27 +46,31 @@ impl Backend for Counted {
         self.backend.ready().await
     }
 
-    async fn create(&self, session: Uuid) -> Result<(), BackendError> {
-        self.backend.create(session).await
+    async fn create(&self, order: &Order, place: &Value) -> Result<(), BackendError> {
+        self.backend.create(order, place).await
     }
 
-    async fn connect(&self, session: Uuid, place: &serde_json::Value, from: u64) -> Result<Source, BackendError> {
-        let connected = self.backend.connect(session, place, from).await;
+    async fn connect(&self, session: Uuid, place: &Value, from: u64, tell: &Tell<'_>) -> Result<Source, BackendError> {
+        let connected = self.backend.connect(session, place, from, tell).await;
         self.metrics.agent(match &connected {
             Ok(source) if source.started => "again",
             Ok(_) => "first",
-            Err(BackendError::Gone | BackendError::NoTrace) => "gone",
+            Err(BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_)) => "gone",
             Err(BackendError::Taken(_)) => "taken",
             Err(_) => "unreachable",
         });
         connected
     }
 
-    async fn agents(&self) -> Vec<Uuid> {
+    async fn agents(&self) -> Vec<(Uuid, Value)> {
         self.backend.agents().await
     }
 
-    async fn clean_up(&self, session: Uuid, place: &serde_json::Value) {
+    async fn release(&self, session: Uuid, place: &Value) {
+        self.backend.release(session, place).await;
+    }
+
+    async fn clean_up(&self, session: Uuid, place: &Value) {
         self.backend.clean_up(session, place).await;
     }
 }

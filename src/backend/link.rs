@@ -50,6 +50,7 @@ where
     let mut reader = Reader::new(read);
     let greeting = async {
         write.write_all(&ToAgent::Hello(hello.clone()).encode()).await?;
+        write.flush().await?;
         reader.next().await
     };
     let answer = timeout(GREETING, greeting).await.map_err(|error| unreachable(&error))?;
@@ -169,7 +170,8 @@ async fn obey(mut write: impl AsyncWrite + Unpin, mut commands: mpsc::Receiver<C
         {
             put(&mut out, message(command, &mut next_read, &reads), version);
         }
-        if write.write_all(&out).await.is_err() {
+        // What carries bytes may gather them.
+        if write.write_all(&out).await.is_err() || write.flush().await.is_err() {
             return;
         }
         out.clear();

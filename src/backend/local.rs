@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Backend, BackendError, link};
+use super::{Backend, BackendError, Order, Tell, link};
 use crate::agent::command::{NO_PROCESSES, is_out_of_processes};
 use crate::agent::descendants::{EXEMPT, Family};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
@@ -69,6 +70,12 @@ impl Local {
         self.agents.join(session.to_string())
     }
 
+    /// This machine and the folder: hubs elsewhere that share a database must not look here.
+    fn here(&self) -> Value {
+        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        serde_json::json!({ "machine": machine, "agents": self.agents })
+    }
+
     async fn spawn(&self, session: Uuid) -> io::Result<()> {
         let dir = self.dir(session);
         DirBuilder::new().mode(0o700).create(&dir)?;
@@ -107,13 +114,16 @@ impl Backend for Local {
         "local"
     }
 
-    fn place(&self) -> serde_json::Value {
-        let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        serde_json::json!({ "machine": machine, "agents": self.agents })
+    fn has_environment(&self) -> bool {
+        false
     }
 
-    fn reaches(&self, place: &serde_json::Value) -> bool {
-        let own = self.place();
+    async fn place(&self, _order: &Order) -> Result<Value, BackendError> {
+        Ok(self.here())
+    }
+
+    fn reaches(&self, place: &Value) -> bool {
+        let own = self.here();
         place["machine"] == own["machine"] && place["agents"] == own["agents"]
     }
 
@@ -127,7 +137,8 @@ impl Backend for Local {
         made.await.map_err(|error| BackendError::Create(reason(error)))
     }
 
-    async fn create(&self, session: Uuid) -> Result<(), BackendError> {
+    async fn create(&self, order: &Order, _place: &Value) -> Result<(), BackendError> {
+        let session = order.session;
         self.spawn(session).await.map_err(|error| {
             // What was made for it so far.
             let _ = std::fs::remove_dir_all(self.dir(session));
@@ -136,7 +147,13 @@ impl Backend for Local {
         })
     }
 
-    async fn connect(&self, session: Uuid, _place: &serde_json::Value, from: u64) -> Result<Source, BackendError> {
+    async fn connect(
+        &self,
+        session: Uuid,
+        _place: &Value,
+        from: u64,
+        _tell: &Tell<'_>,
+    ) -> Result<Source, BackendError> {
         let stream = self.stream(session).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if !self.dir(session).exists() => BackendError::NoTrace,
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => BackendError::Gone,
@@ -147,12 +164,17 @@ impl Backend for Local {
         link::open(read, write, &hello, &session.to_string(), (&self.tasks, self.metrics.clone())).await
     }
 
-    async fn agents(&self) -> Vec<Uuid> {
+    async fn agents(&self) -> Vec<(Uuid, Value)> {
         let Ok(entries) = std::fs::read_dir(&self.agents) else { return Vec::new() };
-        entries.flatten().filter_map(|entry| Uuid::parse_str(entry.file_name().to_str()?).ok()).collect()
+        let ids = entries.flatten().filter_map(|entry| Uuid::parse_str(entry.file_name().to_str()?).ok());
+        ids.map(|id| (id, self.here())).collect()
     }
 
-    async fn clean_up(&self, session: Uuid, _place: &serde_json::Value) {
+    async fn release(&self, _session: Uuid, _place: &Value) {
+        // An agent ends by itself once a hub has its end, and takes its directory along.
+    }
+
+    async fn clean_up(&self, session: Uuid, _place: &Value) {
         let family = Family { session: session.to_string(), agent: None };
         family.end(self.hup_wait, self.term_wait).await;
         // The agent removes it itself, unless it was killed.

@@ -50,6 +50,21 @@ pub struct RunArgs {
     /// Make a repeated call the same start
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// On Kubernetes: make its pod from this Deployment
+    #[arg(long, value_name = "deploy/NAME")]
+    pub from: Option<String>,
+    /// On Kubernetes: make it from this container
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// On Kubernetes: the CPUs it gets, such as 500m
+    #[arg(long, value_name = "QUANTITY")]
+    pub cpu: Option<String>,
+    /// On Kubernetes: the memory it gets, such as 512Mi
+    #[arg(long, value_name = "QUANTITY")]
+    pub memory: Option<String>,
+    /// On Kubernetes: start it as it is, not through the image's launcher
+    #[arg(long)]
+    pub no_launcher: bool,
     /// The keys that leave it running, or none
     #[arg(long, default_value = DEFAULT, value_name = "KEYS")]
     pub detach_keys: Keys,
@@ -115,6 +130,11 @@ fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
         env,
         caller_env: if embedded { caller_env(&[MARK, EXEMPT]) } else { BTreeMap::new() },
         dir: dir.map(ToOwned::to_owned),
+        from: args.from.clone(),
+        container: args.container.clone(),
+        cpu: args.cpu.clone(),
+        memory: args.memory.clone(),
+        launcher: !args.no_launcher,
         stdin: !args.detach && !args.no_stdin,
         detached: args.detach,
         keep: args.keep,

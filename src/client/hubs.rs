@@ -145,6 +145,14 @@ impl Hubs {
                 file.backend
             )));
         }
+        let current = || crate::kubernetes::current_server();
+        if let Some((theirs, ours)) = file.cluster.as_ref().zip(wanted.and_then(|_| current()))
+            && *theirs != ours
+        {
+            return Err(ClientError::Mismatch(format!(
+                "the hub that runs here is of the cluster {theirs}, and the current context's is {ours}; stop it with `foghorn server stop`, or use another FOGHORN_HOME"
+            )));
+        }
         if file.protocol != SUBPROTOCOL {
             return Err(ClientError::Mismatch(format!(
                 "the hub that runs here (version {}) speaks `{}`, not `{SUBPROTOCOL}`; stop it with `foghorn server stop`",
@@ -240,6 +248,9 @@ impl Hubs {
         super::descriptors::keep_from_children()?;
         let mut command = Command::new(program()?);
         command.arg0("foghorn").args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
+        if let Some(backend) = &self.settings.backend {
+            command.arg("--backend").arg(backend);
+        }
         NOT_FOR_A_HUB.iter().for_each(|name| {
             command.env_remove(name);
         });

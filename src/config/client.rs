@@ -77,7 +77,7 @@ pub struct ClientSettings {
     pub token: Option<String>,
     /// The state folder, absolute.
     pub home: PathBuf,
-    /// The backend that was asked for by name.
+    /// The backend that was asked for by name, in the environment or in the nearest file that names one.
     pub backend: Option<String>,
     /// Whether a token may be sent over an unencrypted connection to another machine.
     pub insecure: bool,
@@ -114,7 +114,10 @@ impl ClientSettings {
             urls: urls(flags.url.clone().or_else(|| lookup(URL)).as_deref().unwrap_or_default())?,
             token: flags.token.clone().or_else(|| lookup(TOKEN)).map(|token| token.trim().to_owned()),
             home,
-            backend: lookup(BACKEND),
+            backend: match (lookup(BACKEND), &directory) {
+                (None, Some(directory)) => from_files(directory, |file| file.backend.clone())?,
+                (backend, _) => backend,
+            },
             insecure: flags.insecure,
             reconnect_limit: reconnect_limit(lookup(RECONNECT_LIMIT))?,
             app: lookup(APP),
@@ -131,12 +134,7 @@ impl ClientSettings {
             return Ok(app.to_owned());
         }
         let directory = self.directory.as_deref().unwrap_or(Path::new("/"));
-        for directory in directory.ancestors() {
-            if let Some(app) = app_file(&directory.join(APP_FILE))? {
-                return Ok(app);
-            }
-        }
-        Ok(app_name(directory))
+        Ok(from_files(directory, |file| file.app.clone())?.unwrap_or_else(|| app_name(directory)))
     }
 }
 
@@ -186,12 +184,23 @@ fn reconnect_limit(value: Option<String>) -> Result<Duration, SettingsError> {
 #[derive(Deserialize)]
 struct AppFile {
     app: Option<String>,
+    backend: Option<String>,
 }
 
-fn app_file(path: &Path) -> Result<Option<String>, SettingsError> {
+/// What the nearest file upwards that says it has.
+fn from_files(directory: &Path, field: impl Fn(&AppFile) -> Option<String>) -> Result<Option<String>, SettingsError> {
+    for directory in directory.ancestors() {
+        if let Some(value) = app_file(&directory.join(APP_FILE))?.as_ref().and_then(&field) {
+            return Ok(Some(value));
+        }
+    }
+    Ok(None)
+}
+
+fn app_file(path: &Path) -> Result<Option<AppFile>, SettingsError> {
     let fail = |reason: String| SettingsError::AppFile { path: path.display().to_string(), reason };
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(toml::from_str::<AppFile>(&text).map_err(|error| fail(error.message().to_owned()))?.app),
+        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| fail(error.message().to_owned())),
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
             Ok(None)
         }
@@ -244,6 +253,9 @@ mod tests {
         std::fs::write(folder.path().join(APP_FILE), "app = \"blog\"\nother = 1\n").expect("writes");
         assert_eq!(at(&below).app(None).as_deref(), Ok("blog"));
         assert_eq!(at(&below).app(Some("shop")).as_deref(), Ok("shop"));
+        assert_eq!(at(&below).backend, None);
+        std::fs::write(folder.path().join("web").join(APP_FILE), "backend = \"kubernetes\"\n").expect("writes");
+        assert_eq!((at(&below).backend.as_deref(), at(&below).app(None).as_deref()), (Some("kubernetes"), Ok("blog")));
         assert_eq!(app_name(Path::new("/")), "app");
     }
 
@@ -251,7 +263,7 @@ mod tests {
     fn a_file_that_is_no_toml_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join(APP_FILE), "app = ").expect("writes");
-        let settings = read(&[("HOME", "/h")], &folder.path().display().to_string()).expect("reads");
-        assert!(matches!(settings.app(None), Err(SettingsError::AppFile { .. })));
+        let settings = read(&[("HOME", "/h")], &folder.path().display().to_string());
+        assert!(matches!(settings.err(), Some(SettingsError::AppFile { .. })));
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use super::ConfigError;
+use super::{ConfigError, kubernetes};
 
 /// The flags of `foghorn serve`, and their variables.
 #[derive(Args, Clone, Debug, Default)]
@@ -68,6 +68,8 @@ pub struct Server {
     pub embedded: bool,
     /// Origins of web pages that may call, besides the server's own.
     pub origins: Vec<String>,
+    /// The backend of Kubernetes, where it is that one.
+    pub kubernetes: Option<kubernetes::Kubernetes>,
     /// The limits.
     pub limits: Limits,
     /// What is set for single apps.
@@ -82,6 +84,20 @@ pub struct Server {
 pub struct App {
     /// Patterns of files that belong to its log, such as `/var/log/blog/*.log`.
     pub logs: Vec<String>,
+    /// On Kubernetes, its namespace, where the template does not say it.
+    pub namespace: Option<String>,
+    /// On Kubernetes, the selector of its objects, where the template does not say it.
+    pub selector: Option<String>,
+    /// On Kubernetes, the type of the process whose Deployment its runs are made from.
+    pub process: Option<String>,
+    /// On Kubernetes, what its runs are made from: `deploy/NAME`.
+    pub from: Option<String>,
+    /// On Kubernetes, the container that its runs are made from.
+    pub container: Option<String>,
+    /// On Kubernetes, containers that its runs keep beside the command's, such as a database's proxy.
+    pub keep_containers: Vec<String>,
+    /// On Kubernetes, labels that its runs keep, besides those that all keep.
+    pub keep_labels: Vec<String>,
 }
 
 /// Limits, with DESIGN's defaults.
@@ -162,6 +178,7 @@ struct File {
     backend: Option<String>,
     tokens: Option<PathBuf>,
     origins: Vec<String>,
+    kubernetes: kubernetes::File,
     limits: FileLimits,
     apps: BTreeMap<String, App>,
 }
@@ -199,16 +216,18 @@ impl Server {
         };
         let file = read_file(args.config.as_deref(), &home)?;
         let backend = args.backend.or(file.backend).unwrap_or_else(|| "local".into());
-        if backend != "local" {
-            return Err(ConfigError::Setting {
-                name: "backend",
-                reason: format!("{backend} is not known; it can be local"),
-            });
-        }
+        let kubernetes = match backend.as_str() {
+            "local" => None,
+            "kubernetes" => Some(file.kubernetes.settings()?),
+            _ => {
+                let reason = format!("{backend} is not known; it can be local or kubernetes");
+                return Err(ConfigError::Setting { name: "backend", reason });
+            }
+        };
         let default = if args.embedded { 0 } else { 7300 };
         let listen = args.listen.or(file.listen.filter(|_| !args.embedded));
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default)));
-        if !listen.ip().is_loopback() && !args.allow_remote && !file.allow_remote {
+        if kubernetes.is_none() && !listen.ip().is_loopback() && !args.allow_remote && !file.allow_remote {
             let reason =
                 "the local backend runs commands as this user, so it listens beyond loopback only with --allow-remote"
                     .into();
@@ -228,6 +247,7 @@ impl Server {
             home,
             embedded: args.embedded,
             origins: file.origins,
+            kubernetes,
             limits: limits(&file.limits, args.embedded)?,
             apps: file.apps,
             base_env: super::base_env(),

@@ -5,6 +5,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::backend::BackendError;
 use crate::protocol::Problem;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
@@ -149,7 +150,12 @@ impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match error {
             RegistryError::Store(error) => error.into(),
-            RegistryError::Invalid(detail) => Self::invalid(detail),
+            RegistryError::Invalid(detail) | RegistryError::Backend(BackendError::Refused(detail)) => {
+                Self::invalid(detail)
+            }
+            RegistryError::Backend(error) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", error.to_string())
+            }
             RegistryError::KeyReused => Self::new(StatusCode::CONFLICT, "idempotency_key_reused", error.to_string()),
             RegistryError::Elsewhere => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "session_elsewhere", error.to_string())

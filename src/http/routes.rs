@@ -18,9 +18,10 @@ use super::logs::LogsQuery;
 use super::openapi::{Answer, Shape, asked, nothing};
 use super::output::OutputQuery;
 use super::sessions::{AuditQuery, ListQuery, ShowQuery, StopQuery};
-use super::{Hub, attach, body, error, logs, metrics, openapi, output, ready, sessions, tickets};
+use super::{Hub, apps, attach, body, error, logs, metrics, openapi, output, ready, sessions, tickets};
 use crate::protocol::{
-    AuditList, NewSession, NewSignal, NewTicket, Ready, SessionInfo, SessionList, Started, Ticket, TicketList, Unready,
+    AppList, AuditList, NewSession, NewSignal, NewTicket, Ready, SessionInfo, SessionList, Started, Ticket, TicketList,
+    Unready,
 };
 use crate::store::Right;
 
@@ -157,6 +158,7 @@ pub static DOORS: &[Door] = &[
         (413, "too_large"),
         (429, "too_many_sessions"),
         (503, "stopping"),
+        (503, "backend_unavailable"),
     ]),
     Door::new(
         ("GET", "/v1/sessions"),
@@ -247,6 +249,14 @@ pub static DOORS: &[Door] = &[
     )
     .query(asked::<StopQuery>)
     .errors(&[(400, "invalid_request"), (409, "session_live")]),
+    Door::new(
+        ("GET", "/v1/apps"),
+        Rule::Known,
+        "The apps that there are, as far as the caller may do something with them.",
+        || get(apps::list),
+        &[Answer::json(200, "The apps, by name.", Shape::of::<AppList>())],
+    )
+    .errors(&[(503, "backend_unavailable")]),
     Door::new(
         ("GET", "/v1/apps/{app}/logs"),
         Rule::Logs,

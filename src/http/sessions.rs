@@ -243,7 +243,7 @@ pub async fn stop(
 fn end(hub: &Hub, session: &Arc<Session>, caller: &Caller) -> StatusCode {
     let (session, by) = (session.clone(), caller.name().to_owned());
     hub.tasks.spawn("stop", async move {
-        session.tell_surely(|| Command::Stop(by.clone())).await;
+        session.stop(&by).await;
     });
     StatusCode::ACCEPTED
 }

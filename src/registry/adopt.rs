@@ -73,7 +73,7 @@ impl Registry {
     /// the hub that stored the end died before it could say so. The others' sessions are taken up after all.
     async fn adopt_leftovers(self: &Arc<Self>) -> Result<(), RegistryError> {
         let (waits, mut all) = mpsc::channel::<()>(1);
-        for id in self.backend.agents().await {
+        for (id, place) in self.backend.agents().await {
             if self.live.contains_key(&id) {
                 continue;
             }
@@ -84,14 +84,14 @@ impl Registry {
                 }
                 // The state folder, or the machine, has another name than before.
                 Some(mut row) => {
-                    merge(&mut row.place, self.backend.place());
+                    merge(&mut row.place, place);
                     self.store.set_place(id, &row.place).await?;
                     self.adopt_one(row).await?;
                 }
                 None => {
                     let wait = waits.clone();
                     self.tasks.spawn_for(&id, "adopt", async move {
-                        registry.adopt_unknown(id).await;
+                        registry.adopt_unknown(id, place).await;
                         drop(wait);
                     });
                 }
@@ -104,22 +104,21 @@ impl Registry {
     }
 
     /// Takes up a session that this database does not know, if it is one of this database's own.
-    async fn adopt_unknown(self: &Arc<Self>, id: Uuid) {
+    async fn adopt_unknown(self: &Arc<Self>, id: Uuid, place: serde_json::Value) {
         let mut wait = AGAIN.0;
-        while let Err(error) = self.try_unknown(id).await {
+        while let Err(error) = self.try_unknown(id, &place).await {
             tracing::warn!(%error, session = %id, "cannot take up a session that is not in this database; trying again");
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(AGAIN.1);
         }
     }
 
-    async fn try_unknown(self: &Arc<Self>, id: Uuid) -> Result<(), Unknown> {
-        let place = self.backend.place();
-        let card = match self.backend.connect(id, &place, 0).await {
+    async fn try_unknown(self: &Arc<Self>, id: Uuid, place: &serde_json::Value) -> Result<(), Unknown> {
+        let card = match self.backend.connect(id, place, 0, &|_| {}).await {
             Ok(source) => source.card,
-            Err(BackendError::Gone | BackendError::NoTrace) => {
+            Err(BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_)) => {
                 tracing::warn!(session = %id, "ending what is left of a session that is not in this database");
-                self.backend.clean_up(id, &place).await;
+                self.backend.clean_up(id, place).await;
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -131,7 +130,7 @@ impl Registry {
             return Ok(());
         };
         let before = card.name.clone();
-        let row = self.store.restore_session(card.row(id, self.backend.name(), place)).await?;
+        let row = self.store.restore_session(card.row(id, self.backend.name(), place.clone())).await?;
         let name = row.name.clone();
         tracing::warn!(session = %id, name, before, "took up a session that this database, an older copy, does not know");
         if let (Some(session), true) = (self.adopt_one(row).await?, name != before) {
@@ -141,13 +140,16 @@ impl Registry {
     }
 
     async fn dismiss(&self, row: SessionRow) {
-        match self.backend.connect(row.id, &row.place, 0).await {
+        match self.backend.connect(row.id, &row.place, 0, &|_| {}).await {
             Ok(mut source) => {
                 source.control.send(Command::Stop("the hub".into())).await;
                 source.control.send(Command::Ack(u64::MAX, true)).await;
                 while source.events.next().await.is_some() {}
+                self.backend.release(row.id, &row.place).await;
             }
-            Err(BackendError::Gone | BackendError::NoTrace) => self.backend.clean_up(row.id, &row.place).await,
+            Err(BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_)) => {
+                self.backend.clean_up(row.id, &row.place).await;
+            }
             Err(error) => tracing::warn!(%error, session = %row.id, "cannot let an agent go"),
         }
     }

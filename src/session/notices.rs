@@ -7,10 +7,13 @@ use tokio::sync::watch;
 
 use super::Session;
 
+/// The code of what is said of a start that goes on.
+pub const STARTING: &str = "starting";
+
 /// A sentence for the people at a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// A stable code: `idle`, `renamed`.
+    /// A stable code: `idle`, `renamed`, `starting`.
     pub code: &'static str,
     /// The sentence.
     pub text: String,
@@ -23,6 +26,12 @@ impl Notice {
         let left = humantime::format_duration(Duration::from_secs(left.as_secs_f64().round().max(1.0) as u64));
         let text = format!("{name} is idle and ends in {left}; press a key to go on");
         Self { code: "idle", text }
+    }
+
+    /// How far the start has come.
+    #[must_use]
+    pub fn starting(text: String) -> Self {
+        Self { code: STARTING, text }
     }
 
     /// The session's short name is another one now.
@@ -57,7 +66,7 @@ impl Notices {
     }
 
     /// Takes back what was said under this code.
-    fn take_back(&self, code: &str) {
+    pub(super) fn take_back(&self, code: &str) {
         self.0.send_if_modified(|notice| {
             let said = notice.as_ref().is_some_and(|notice| notice.code == code);
             if said {

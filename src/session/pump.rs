@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 
+use super::notices::{Notice, STARTING};
 use super::{Session, lock, now};
 use crate::agent::protocol::Start;
 use crate::backend::{Backend, BackendError};
@@ -52,9 +53,16 @@ impl Session {
         let mut wait = AGAIN.0;
         let mut first = true;
         loop {
-            match backend.connect(self.id(), place, self.head()).await {
+            let tell = |text| self.notices.say(Notice::starting(text));
+            let connected = tokio::select! {
+                connected = backend.connect(self.id(), place, self.head(), &tell) => connected,
+                // Nothing was started that could be told to stop.
+                by = self.to_be_stopped(), if first && start.is_some() => Err(BackendError::Ended(Cause::Stopped { by })),
+            };
+            match connected {
                 Ok(source) => {
                     wait = AGAIN.0;
+                    self.notices.take_back(STARTING);
                     if std::mem::take(&mut first) {
                         self.learn(source.card.as_ref());
                     }
@@ -65,10 +73,15 @@ impl Session {
                     tracing::warn!(session = %self.id(), by, "another hub has this session");
                     return Pumped::Taken;
                 }
-                Err(error @ (BackendError::Gone | BackendError::NoTrace)) => {
+                Err(error @ (BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_))) => {
+                    self.notices.take_back(STARTING);
+                    let cause = match error {
+                        BackendError::Ended(cause) => cause,
+                        BackendError::Gone => Cause::Lost { reason: AGENT_KILLED.into() },
+                        _ => Cause::Lost { reason: NO_TRACE.into() },
+                    };
                     backend.clean_up(self.id(), place).await;
-                    let reason = if matches!(error, BackendError::Gone) { AGENT_KILLED } else { NO_TRACE };
-                    self.conclude(Cause::Lost { reason: reason.into() });
+                    self.conclude(cause);
                     self.note_source_gone();
                 }
                 Err(error) => {
@@ -79,6 +92,9 @@ impl Session {
             }
             let status = self.status_now();
             if status.exit.is_some() && (status.safe || status.source_gone) {
+                if status.safe {
+                    backend.release(self.id(), place).await;
+                }
                 return Pumped::Ended;
             }
         }

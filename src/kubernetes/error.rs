@@ -1,0 +1,32 @@
+//! What the API server says, as a sentence for a person.
+
+/// A sentence of what went wrong between the hub and the API server.
+#[must_use]
+pub fn sentence(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => format!("the API server answered {} {}", status.code, status.reason),
+        error => format!("the API server cannot be reached: {}", root(error)),
+    }
+}
+
+/// Whether the API server says that there is no such thing.
+#[must_use]
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Whether the API server refuses for good: another try would be refused as well.
+#[must_use]
+pub fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 && status.code != 408)
+}
+
+/// The innermost error, which tells most.
+fn root(error: &kube::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
