@@ -144,16 +144,14 @@ impl Input {
     /// one, nothing that another writer typed would reach the command.
     fn waiting(&self) -> Vec<Command> {
         let writers = lock(&self.writers);
-        let of = |(writer, sent): (&Writer, &Sent)| {
-            let writer = *writer;
-            let typed = sent.waiting.iter().map(|(heard, at, data)| (*heard, writer, *at, data.clone()));
-            typed.collect::<Vec<_>>()
-        };
-        let mut typed: Vec<_> = writers.known.iter().flat_map(of).collect();
-        typed.sort_by_key(|(heard, ..)| *heard);
-        let typed = typed.into_iter().map(|(_, writer, at, data)| Command::Input(writer, at, data));
-        let ends = writers.known.iter().filter_map(|(writer, sent)| Some(Command::InputEnd(*writer, sent.end?)));
-        typed.chain(ends).collect()
+        let (mut typed, mut ends) = (Vec::new(), Vec::new());
+        for (writer, sent) in &writers.known {
+            let input = |at: u64, data: &Bytes| Command::Input(*writer, at, data.clone());
+            typed.extend(sent.waiting.iter().map(|(heard, at, data)| (*heard, input(*at, data))));
+            ends.extend(sent.end.map(|end| Command::InputEnd(*writer, end)));
+        }
+        typed.sort_by_key(|(heard, _)| *heard);
+        typed.into_iter().map(|(_, command)| command).chain(ends).collect()
     }
 }
 
