@@ -1,5 +1,5 @@
-//! The live log of an app on this machine: the output of its sessions and the files that the configuration names for
-//! it, as one stream of lines that any number may follow.
+//! The live log of an app: the output of its sessions, the files that the configuration names for it, and, with a
+//! cluster, the containers of its pods, as one stream of lines that any number may follow.
 //!
 //! | module | what it owns |
 //! | --- | --- |
@@ -9,6 +9,7 @@
 //! | [`ring`] | the newest lines, bounded |
 //! | [`sessions`] | the app's sessions as they come, say something, and end |
 //! | [`files`], [`tail`], [`pattern`] | the app's files through rotation and truncation |
+//! | [`pods`] | the app's pods as they come and go, and what their containers say |
 //! | [`history`], [`backfill`] | what was said before, and from where on a follower wants it |
 //! | [`follower`] | one follower's way through history and ring |
 //!
@@ -24,6 +25,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::server::App;
+use crate::kubernetes::Cluster;
 use crate::registry::Registry;
 use crate::session::{Session, lock};
 use crate::store::StoreError;
@@ -35,6 +37,7 @@ pub mod follower;
 pub mod history;
 pub mod line;
 pub mod pattern;
+pub mod pods;
 pub mod position;
 pub mod ring;
 pub mod sessions;
@@ -45,7 +48,8 @@ pub mod text;
 use files::Files;
 use follower::{Ask, Follower};
 use line::{Entry, Line};
-use position::{FileAt, FileId, Move, Positions};
+use pods::{Container, Place, Pods, Reach};
+use position::{ContainerAt, ContainerId, FileAt, FileId, Move, Positions};
 use ring::Ring;
 use tail::Handle;
 
@@ -64,6 +68,20 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How long who resumes waits for a session to be read up to where they were: on a new hub the agent is asked first.
 const REACH: Duration = Duration::from_secs(10);
 
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// The store does not say which sessions the app has.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The app cannot be in the cluster.
+    #[error("{0}")]
+    NoHome(String),
+    /// The API server does not say which pods the app has.
+    #[error("the app's pods cannot be followed: {0}")]
+    Cluster(String),
+}
+
 /// What a source tells its log.
 #[derive(Debug)]
 pub enum Event {
@@ -73,6 +91,8 @@ pub enum Event {
     Moved(Move),
     /// A file is followed from here on.
     Opened(Handle, FileAt),
+    /// The log of a container is read from here on.
+    Joined(Arc<Container>, ContainerAt),
     /// The session with this number was read up to this offset, held parts of lines included.
     Read(u64, u64),
 }
@@ -81,6 +101,7 @@ pub enum Event {
 pub struct Logs {
     registry: Arc<Registry>,
     apps: BTreeMap<String, App>,
+    reach: Option<Arc<Reach>>,
     tasks: Tasks,
     open: Mutex<HashMap<String, Arc<Slot>>>,
     followers: watch::Sender<usize>,
@@ -94,10 +115,16 @@ struct Slot {
 }
 
 impl Logs {
-    /// No log is open. `apps` has the patterns of the apps' files.
+    /// No log is open. `apps` has the patterns of the apps' files; `cluster` has their pods.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, apps: BTreeMap<String, App>, tasks: Tasks) -> Arc<Self> {
-        Arc::new(Self { registry, apps, tasks, open: Mutex::default(), followers: watch::Sender::new(0) })
+    pub fn new(
+        registry: Arc<Registry>,
+        apps: BTreeMap<String, App>,
+        cluster: Option<Arc<Cluster>>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let reach = cluster.map(Reach::new);
+        Arc::new(Self { registry, apps, reach, tasks, open: Mutex::default(), followers: watch::Sender::new(0) })
     }
 
     /// Follows how many follow a log.
@@ -109,21 +136,23 @@ impl Logs {
     /// Joins the log of an app; opens it if nobody follows it now.
     ///
     /// # Errors
-    /// Where the store does not say which sessions the app has.
-    pub async fn follow(self: &Arc<Self>, app: &str, ask: Ask) -> Result<Follower, StoreError> {
+    /// [`LogsError`].
+    pub async fn follow(self: &Arc<Self>, app: &str, ask: Ask) -> Result<Follower, LogsError> {
         let guest = Guest::join(self, app);
         let log = guest.slot.log.get_or_try_init(|| self.open(app, &guest.slot)).await?.clone();
         Follower::join(log, guest, ask).await
     }
 
-    async fn open(self: &Arc<Self>, app: &str, slot: &Arc<Slot>) -> Result<Arc<Log>, StoreError> {
+    async fn open(self: &Arc<Self>, app: &str, slot: &Arc<Slot>) -> Result<Arc<Log>, LogsError> {
         let patterns = self.apps.get(app).map(|app| app.logs.clone()).unwrap_or_default();
+        let place = self.reach.as_ref().map(|reach| Place::new(reach, app)).transpose()?.map(Arc::new);
         let log = Arc::new(Log {
             app: app.into(),
             registry: self.registry.clone(),
             tasks: self.tasks.clone(),
             stop: self.tasks.stopping().child_token(),
             patterns: patterns.clone(),
+            place: place.clone(),
             state: Mutex::new(State::new()),
             head: watch::Sender::new(0),
             looks: Looks::default(),
@@ -136,6 +165,12 @@ impl Logs {
                 log.publish(events);
                 log.spawn("log-files", files::follow(log.clone(), files));
             }
+        }
+        if let Some(place) = place {
+            let pods = Pods::open(log.clone(), place.clone()).await?;
+            log.spawn("log-events", pods::events::follow(log.clone(), place.clone()));
+            log.spawn("log-shortage", pods::tell_shortage(log.clone(), place));
+            log.spawn("log-pods", pods.follow());
         }
         log.open_sessions().await?;
         log.spawn("log-sessions", log.clone().follow_sessions());
@@ -209,6 +244,8 @@ pub struct Log {
     tasks: Tasks,
     stop: CancellationToken,
     patterns: Vec<String>,
+    /// Where its pods are.
+    place: Option<Arc<Place>>,
     state: Mutex<State>,
     /// Moves with every line.
     head: watch::Sender<u64>,
@@ -220,6 +257,7 @@ struct State {
     ring: Ring,
     positions: Positions,
     files: BTreeMap<FileId, Handle>,
+    containers: BTreeMap<ContainerId, Arc<Container>>,
     /// The sessions that are read, and up to where.
     sessions: BTreeMap<u64, (Arc<Session>, u64)>,
 }
@@ -232,6 +270,8 @@ pub struct Join {
     pub positions: Positions,
     /// The files that are followed.
     pub files: BTreeMap<FileId, Handle>,
+    /// The containers that there are.
+    pub containers: BTreeMap<ContainerId, Arc<Container>>,
 }
 
 impl State {
@@ -240,6 +280,7 @@ impl State {
             ring: Ring::new(RING),
             positions: Positions::default(),
             files: BTreeMap::new(),
+            containers: BTreeMap::new(),
             sessions: BTreeMap::new(),
         }
     }
@@ -256,6 +297,10 @@ impl State {
                 self.moved(Move::File(handle.id, at));
                 self.files.insert(handle.id, handle);
             }
+            Event::Joined(container, at) => {
+                self.moved(Move::Container(container.id, at));
+                self.containers.insert(container.id, container);
+            }
             Event::Read(number, offset) => {
                 if let Some((_, read)) = self.sessions.get_mut(&number) {
                     *read = offset;
@@ -269,6 +314,7 @@ impl State {
         match moved {
             Move::SessionEnd(number) => drop(self.sessions.remove(&number)),
             Move::FileEnd(id) => drop(self.files.remove(&id)),
+            Move::ContainerEnd(id) => drop(self.containers.remove(&id)),
             _ => {}
         }
     }
@@ -315,7 +361,17 @@ impl Log {
 
     fn join(&self) -> Join {
         let state = lock(&self.state);
-        Join { cursor: state.ring.end(), positions: state.positions.clone(), files: state.files.clone() }
+        Join {
+            cursor: state.ring.end(),
+            positions: state.positions.clone(),
+            files: state.files.clone(),
+            containers: state.containers.clone(),
+        }
+    }
+
+    /// What a follower has to know before all else: that not all pods are followed.
+    fn shortage(&self) -> Option<String> {
+        self.place.as_ref().and_then(|place| place.shortage())
     }
 
     /// Waits until what the sources have now is in the ring; not for long.

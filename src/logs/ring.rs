@@ -71,7 +71,14 @@ mod tests {
         let mut out = Vec::new();
         for number in 0..100 {
             let message = number.to_string();
-            let entry = Entry { time: 0, process: "web".into(), stream: Stream::Stdout, message, moved: Move::None };
+            let entry = Entry {
+                time: 0,
+                process: "web".into(),
+                container: None,
+                stream: Stream::Stdout,
+                message,
+                moved: Move::None,
+            };
             ring.push(Arc::new(Line::new("blog".into(), entry, String::new())));
         }
         let lost = ring.read(&mut cursor, 3, &mut out);
