@@ -7,7 +7,12 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[allow(dead_code, reason = "it has more than these tests use")]
+#[path = "logs/bed.rs"]
+mod bed;
 mod support;
 
+#[path = "kubernetes/logs.rs"]
+mod logs;
 #[path = "kubernetes/runs.rs"]
 mod runs;
