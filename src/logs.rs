@@ -6,7 +6,7 @@
 //! | [`line`] | a line, and its written forms |
 //! | [`split`], [`text`] | bytes into lines, and lines into text |
 //! | [`position`] | how far each source was read, and the token that says so |
-//! | [`ring`] | the newest lines, bounded |
+//! | [`ring`], [`cursors`] | the newest lines, bounded, and who has read how many |
 //! | [`sessions`] | the app's sessions as they come, say something, and end |
 //! | [`files`], [`tail`], [`pattern`] | the app's files through rotation and truncation |
 //! | [`pods`] | the app's pods as they come and go, and what their containers say |
@@ -32,6 +32,7 @@ use crate::store::StoreError;
 use crate::tasks::Tasks;
 
 pub mod backfill;
+pub mod cursors;
 pub mod files;
 pub mod follower;
 pub mod history;
@@ -45,6 +46,7 @@ pub mod split;
 pub mod tail;
 pub mod text;
 
+use cursors::Cursors;
 use files::Files;
 use follower::{Ask, Follower};
 use line::{Entry, Line};
@@ -61,6 +63,9 @@ pub const RING: usize = 4 << 20;
 
 /// How many lines are appended under one lock.
 const AT_ONCE: usize = 256;
+
+/// How long a source that has much at once waits for those that do not read.
+const READ: Duration = Duration::from_secs(1);
 
 /// How long who joins waits for the sources to be looked at once more.
 const FRESH: Duration = Duration::from_secs(2);
@@ -155,6 +160,7 @@ impl Logs {
             place: place.clone(),
             state: Mutex::new(State::new()),
             head: watch::Sender::new(0),
+            cursors: Cursors::default(),
             looks: Looks::default(),
         });
         // Where opening fails, or is given up, what was begun ends with it.
@@ -249,6 +255,7 @@ pub struct Log {
     state: Mutex<State>,
     /// Moves with every line.
     head: watch::Sender<u64>,
+    cursors: Cursors,
     looks: Looks,
 }
 
@@ -343,6 +350,21 @@ impl Log {
                 state.ring.end()
             };
             self.head.send_if_modified(|head| std::mem::replace(head, end) != end);
+        }
+    }
+
+    /// Lets followers read before a source goes on that has much at once; not for long.
+    async fn let_read(&self) {
+        let Some(middle) = lock(&self.state).ring.middle().filter(|middle| self.cursors.behind(*middle)) else {
+            return;
+        };
+        let read = async {
+            while self.cursors.behind(middle) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(READ, read).await.is_err() {
+            self.cursors.give_up(middle);
         }
     }
 

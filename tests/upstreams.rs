@@ -180,6 +180,24 @@ async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_while_nothing_could_be_read_comes_at_once_and_whole() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is followed", async || (api.following().0 == 1).then_some(())).await;
+    prints(&api, &seen, 1, 10).await;
+    api.turns(&[Turn::Refused(503), Turn::Refused(429), Turn::Refused(500)]);
+    // Silent from here on, and refused when it is asked anew.
+    api.rotate("web-1");
+    api.print("web-1", &numbered(11, 60_000), false);
+    until("all came", async || (seen.highest("n") == 60_000).then_some(())).await;
+    seen.assert_counted(&[("n", 60_000)]);
+    assert!(!seen.has_message("1 lines were left out") && seen.0.lock().unwrap().len() == 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_more_containers_than_allowed_are_followed_and_that_is_said() {
     let api = Api::start().await;
     for name in ["web-1", "web-2", "web-3"] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regex::Regex;
 use tokio::sync::watch;
 
+use super::cursors::Cursor;
 use super::files::notice;
 use super::history::{Merge, Past};
 use super::line::{Entry, Line};
@@ -98,6 +99,7 @@ pub struct Follower {
     /// How often it may go back to the sources.
     rounds: usize,
     cursor: u64,
+    place: Arc<Cursor>,
     head: watch::Receiver<u64>,
     /// Resumes behind the last line that it was given.
     resume: String,
@@ -120,7 +122,8 @@ impl Follower {
         let resume = positions.token(&log.app);
         let past = Some((Merge::new(past), positions));
         let (follow, cursor) = (ask.follow, join.cursor);
-        Ok(Self { _guest: guest, filter: ask.filter, follow, past, rounds: ROUNDS, cursor, head, resume, log })
+        let place = log.cursors.join(if follow { cursor } else { u64::MAX });
+        Ok(Self { _guest: guest, filter: ask.filter, follow, past, rounds: ROUNDS, cursor, place, head, resume, log })
     }
 
     /// Appends what comes next to `out`, and waits where there is nothing; `false` at the end. Safe to
@@ -189,6 +192,7 @@ impl Follower {
     fn read_ring(&mut self, out: &mut Vec<Arc<Line>>) -> bool {
         let mut lines = Vec::new();
         let lost = lock(&self.log.state).ring.read(&mut self.cursor, LINES, &mut lines);
+        self.place.read(self.cursor, lines.len() < LINES);
         if lost > 0 {
             let message = format!("{lost} lines were left out: this reader was slower than the log");
             let entry = notice("log".into(), message);

@@ -39,6 +39,12 @@ impl Ring {
         self.first + self.lines.len() as u64
     }
 
+    /// The cursor that is about to be lost, where the ring is nearly full: in its middle.
+    #[must_use]
+    pub fn middle(&self) -> Option<u64> {
+        (self.bytes > self.limit / 4 * 3).then(|| self.first + self.lines.len() as u64 / 2)
+    }
+
     /// Whether all from the cursor on is still here.
     #[must_use]
     pub fn reaches(&self, cursor: u64) -> bool {

@@ -14,18 +14,25 @@ use crate::support::server::{Server, until};
 
 /// Prints numbered lines, about 200 a second, and the last number when it is told to end.
 const COUNTING: &str = r#"trap 'echo "$HOSTNAME end $n"; exit 0' TERM
-i=0; n=0; pad=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+i=0; n=0; pad=$(printf "%0${PAD}d" 0)
 while :; do
-  for k in 1 2 3 4 5 6 7 8 9 10; do i=$((i+1)); echo "$HOSTNAME $i $pad"; n=$i; done
+  for k in 1 2 3 4 5 6 7 8 9 10; do i=$((i+1)); echo "$HOSTNAME $i ${pad}x"; n=$i; done
   sleep 0.045 & wait $!
 done"#;
 
 /// How often a kubelet looks whether a log is to be rotated.
 const ROTATES: Duration = Duration::from_secs(10);
 
+/// At how many bytes a log is rotated, where that is known.
+fn log_size() -> Option<usize> {
+    let text = std::env::var("FOGHORN_TEST_LOG_SIZE").ok()?;
+    let units = [("Ki", 1 << 10), ("Mi", 1 << 20), ("", 1)];
+    units.iter().find_map(|(unit, bytes)| Some(text.strip_suffix(unit)?.parse::<usize>().ok()? * bytes))
+}
+
 /// How long each stage goes on: with rotation, until there was some.
 fn stage() -> Duration {
-    if std::env::var_os("FOGHORN_TEST_LOG_SIZE").is_some() { ROTATES * 3 } else { Duration::from_secs(3) }
+    if log_size().is_some() { ROTATES * 3 } else { Duration::from_secs(3) }
 }
 
 /// What each pod has counted, and what it said at its end.
@@ -70,7 +77,10 @@ async fn hub(cluster: &Cluster, more: &str) -> Server {
 }
 
 fn deploy_counting(cluster: &Cluster) {
-    let container = json!({ "command": ["sh", "-c", COUNTING] });
+    // So wide that each look of the kubelet's rotates the log.
+    let pad = log_size().map_or(64, |size| (size * 3 / 2 / (200 * ROTATES.as_secs() as usize)).max(64));
+    let env = json!([{ "name": "PAD", "value": pad.to_string() }]);
+    let container = json!({ "command": ["sh", "-c", COUNTING], "env": env });
     cluster.deploy_with("blog", json!({ "terminationGracePeriodSeconds": 5 }), container);
 }
 
@@ -142,7 +152,10 @@ async fn a_deployment_that_is_scaled_and_rolled_is_followed_line_by_line() {
         for pod in &ended {
             until("the pod has left", async || seen.has_message(&format!("Pod {pod} is gone")).then_some(())).await;
         }
-        Counted::of(&seen).assert_complete(&ended);
+        let counted = Counted::of(&seen);
+        counted.assert_complete(&ended);
+        // All but the one that was there first.
+        assert_eq!(counted.numbers.values().filter(|numbers| numbers[0] == 1).count(), ended.len() - 1);
         let joined = ended.iter().filter(|pod| seen.has_message(&format!("Pod {pod} joins"))).count();
         assert_eq!(joined, ended.len() - 1);
         let lines = seen.0.lock().unwrap();

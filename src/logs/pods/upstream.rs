@@ -21,7 +21,7 @@ use super::standing::{self, Phase, Standing};
 use super::{Container, Object, Place};
 use crate::logs::files::notice;
 use crate::logs::position::{ContainerAt, Move};
-use crate::logs::{Event, Log};
+use crate::logs::{AT_ONCE, Event, Log};
 
 /// How long a container may be silent before its log is asked anew, at least and at most. It is a multiple of the time
 /// that passes between its lines, and doubles while it stays silent: a lively log that was rotated has to be found again
@@ -164,12 +164,12 @@ impl Upstream {
         while let Some(data) = answer.next().await? {
             stamped.feed(&data, &mut said);
             said.retain(|said| !matches!(said, Said::Line { time, .. } if *time >= end));
-            if let Some(words) = self.publish(&mut seen, &mut said) {
+            if let Some(words) = self.publish(&mut seen, &mut said).await {
                 return Err(Failure::Gone(words));
             }
         }
         stamped.let_go(&mut said);
-        self.publish(&mut seen, &mut said).map_or(Ok(()), |words| Err(Failure::Gone(words)))
+        self.publish(&mut seen, &mut said).await.map_or(Ok(()), |words| Err(Failure::Gone(words)))
     }
 
     /// Follows the run until it has ended, as soon as it may.
@@ -233,7 +233,7 @@ impl Upstream {
                     Ok(Some(data)) => {
                         stamped.feed(&data, &mut said);
                         let at = self.at;
-                        if let Some(words) = self.publish(&mut seen, &mut said) {
+                        if let Some(words) = self.publish(&mut seen, &mut said).await {
                             return End::Broken(Failure::Busy(words, None));
                         }
                         if leaving {
@@ -260,23 +260,28 @@ impl Upstream {
         }
     }
 
-    /// Tells the lines that are new; what the kubelet said instead of going on.
-    fn publish(&mut self, seen: &mut Seen, said: &mut Vec<Said>) -> Option<String> {
-        let (mut events, mut words) = (Vec::new(), None);
-        for said in said.drain(..) {
-            match said {
-                Said::Line { time, bytes, cut } => {
-                    let Some(at) = seen.take(time) else { continue };
-                    self.at = at;
-                    events.push(Event::Line(entry(&self.container, time, bytes, cut, at)));
+    /// Tells the lines that are new; what the kubelet said instead of going on. Where there is much, it is told no faster
+    /// than it is read.
+    async fn publish(&mut self, seen: &mut Seen, said: &mut Vec<Said>) -> Option<String> {
+        let mut words = None;
+        while !said.is_empty() {
+            let mut events = Vec::new();
+            for said in said.drain(..said.len().min(AT_ONCE)) {
+                match said {
+                    Said::Line { time, bytes, cut } => {
+                        let Some(at) = seen.take(time) else { continue };
+                        self.at = at;
+                        events.push(Event::Line(entry(&self.container, time, bytes, cut, at)));
+                    }
+                    Said::Kubelet(said) => words = Some(said),
                 }
-                Said::Kubelet(said) => words = Some(said),
             }
-        }
-        if !events.is_empty() {
-            self.pace.lines(events.len());
-            (self.backoff, self.trouble) = (BACKOFF.0, None);
-            self.log.publish(events);
+            if !events.is_empty() {
+                self.pace.lines(events.len());
+                (self.backoff, self.trouble) = (BACKOFF.0, None);
+                self.log.publish(events);
+                self.log.let_read().await;
+            }
         }
         words.filter(|words| !words.is_empty())
     }
