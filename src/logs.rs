@@ -7,6 +7,7 @@
 //! | [`split`], [`text`] | bytes into lines, and lines into text |
 //! | [`position`] | how far each source was read, and the token that says so |
 //! | [`ring`], [`cursors`] | the newest lines, bounded, and who has read how many |
+//! | [`state`] | what changes in one step |
 //! | [`sessions`] | the app's sessions as they come, say something, and end |
 //! | [`files`], [`tail`], [`pattern`] | the app's files through rotation and truncation |
 //! | [`pods`] | the app's pods as they come and go, and what their containers say |
@@ -43,16 +44,17 @@ pub mod position;
 pub mod ring;
 pub mod sessions;
 pub mod split;
+pub mod state;
 pub mod tail;
 pub mod text;
 
 use cursors::Cursors;
 use files::Files;
 use follower::{Ask, Follower};
-use line::{Entry, Line};
+use line::Entry;
 use pods::{Container, Place, Pods, Reach};
-use position::{ContainerAt, ContainerId, FileAt, FileId, Move, Positions};
-use ring::Ring;
+use position::{ContainerAt, FileAt, Move};
+use state::{Join, State};
 use tail::Handle;
 
 /// How long a log is kept after its last follower left: who comes back soon finds it as it was.
@@ -259,74 +261,6 @@ pub struct Log {
     looks: Looks,
 }
 
-/// What changes in one step.
-struct State {
-    ring: Ring,
-    positions: Positions,
-    files: BTreeMap<FileId, Handle>,
-    containers: BTreeMap<ContainerId, Arc<Container>>,
-    /// The sessions that are read, and up to where.
-    sessions: BTreeMap<u64, (Arc<Session>, u64)>,
-}
-
-/// What a follower starts from: all before it is history, all behind it comes from the ring.
-pub struct Join {
-    /// The next line in the ring.
-    pub cursor: u64,
-    /// Where the sources stand before that line.
-    pub positions: Positions,
-    /// The files that are followed.
-    pub files: BTreeMap<FileId, Handle>,
-    /// The containers that there are.
-    pub containers: BTreeMap<ContainerId, Arc<Container>>,
-}
-
-impl State {
-    fn new() -> Self {
-        Self {
-            ring: Ring::new(RING),
-            positions: Positions::default(),
-            files: BTreeMap::new(),
-            containers: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-        }
-    }
-
-    fn apply(&mut self, app: &Arc<str>, event: Event) {
-        match event {
-            Event::Line(entry) => {
-                self.moved(entry.moved);
-                let resume = self.positions.token(app);
-                self.ring.push(Arc::new(Line::new(app.clone(), entry, resume)));
-            }
-            Event::Moved(moved) => self.moved(moved),
-            Event::Opened(handle, at) => {
-                self.moved(Move::File(handle.id, at));
-                self.files.insert(handle.id, handle);
-            }
-            Event::Joined(container, at) => {
-                self.moved(Move::Container(container.id, at));
-                self.containers.insert(container.id, container);
-            }
-            Event::Read(number, offset) => {
-                if let Some((_, read)) = self.sessions.get_mut(&number) {
-                    *read = offset;
-                }
-            }
-        }
-    }
-
-    fn moved(&mut self, moved: Move) {
-        self.positions.apply(moved);
-        match moved {
-            Move::SessionEnd(number) => drop(self.sessions.remove(&number)),
-            Move::FileEnd(id) => drop(self.files.remove(&id)),
-            Move::ContainerEnd(id) => drop(self.containers.remove(&id)),
-            _ => {}
-        }
-    }
-}
-
 impl Log {
     /// The app.
     #[must_use]
@@ -382,13 +316,7 @@ impl Log {
     }
 
     fn join(&self) -> Join {
-        let state = lock(&self.state);
-        Join {
-            cursor: state.ring.end(),
-            positions: state.positions.clone(),
-            files: state.files.clone(),
-            containers: state.containers.clone(),
-        }
+        lock(&self.state).join()
     }
 
     /// What a follower has to know before all else: that not all pods are followed.

@@ -34,8 +34,7 @@ async fn hub(api: &Api, more: &str) -> Server {
     std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
     let path = folder.path().join("kubeconfig").display().to_string();
     let settings = format!("[kubernetes]\nkubeconfig = \"{path}\"\nnamespace = \"apps\"\n{more}");
-    let server = Server::start_at(folder, &settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
-    server
+    Server::start_at(folder, &settings, &[("FOGHORN_BACKEND", "kubernetes")]).await
 }
 
 fn numbered(from: u32, to: u32) -> Vec<String> {
@@ -219,6 +218,22 @@ async fn no_more_containers_than_allowed_are_followed_and_that_is_said() {
     api.delete(followed);
     until("the next one takes its place", async || (of(&seen) == 3).then_some(())).await;
     assert_eq!(api.following().1, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_pods_cannot_be_listed_is_refused_with_the_reason() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &numbered(1, 2), true);
+    let server = hub(&api, "").await;
+    api.forbid(true);
+    let (status, answer) = server.ask("GET", "/v1/apps/blog/logs", None).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("backend_unavailable")), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("pods is forbidden"), "{answer}");
+    let (status, answer) = server.ask("GET", "/v1/apps/Blog/logs", None).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("invalid_request")), "{answer}");
+    api.forbid(false);
+    assert_eq!(all(get(&server, "")), ["web.1: n 1", "web.1: n 2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

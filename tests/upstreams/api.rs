@@ -51,6 +51,7 @@ struct Pods {
     /// The runs of each pod's container.
     logs: BTreeMap<String, Vec<Log>>,
     turns: VecDeque<Turn>,
+    forbidden: bool,
     /// Requests for logs, as they came.
     asked: Vec<BTreeMap<String, String>>,
     following: usize,
@@ -181,6 +182,11 @@ impl Api {
         self.moved();
     }
 
+    /// Whether nobody may list the pods.
+    pub(crate) fn forbid(&self, forbidden: bool) {
+        self.lock().forbidden = forbidden;
+    }
+
     /// What becomes of the next answers that follow a log.
     pub(crate) fn turns(&self, turns: &[Turn]) {
         self.lock().turns.extend(turns);
@@ -222,6 +228,9 @@ async fn list(State(shared): State<Arc<Shared>>, Query(asked): Asked) -> Respons
         let pods = shared.pods.lock().unwrap();
         (shared.changes.subscribe(), pods.version, pods.pods.values().cloned().collect::<Vec<_>>())
     };
+    if shared.pods.lock().unwrap().forbidden {
+        return refused(403, "pods is forbidden");
+    }
     let from = asked.get("resourceVersion").and_then(|version| version.parse::<u64>().ok()).unwrap_or(0);
     if asked.contains_key("watch") && from < version {
         // What came between the list and the watch: the list again.

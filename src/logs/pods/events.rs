@@ -53,15 +53,21 @@ const KEPT: usize = 256;
 /// The pods that there are, by UID, and what their lines are from. Those that are gone stay for a while: what is said of
 /// their end comes behind it.
 #[derive(Default)]
-pub(super) struct Names(Mutex<(HashMap<String, Arc<str>>, VecDeque<String>)>);
+pub(super) struct Names(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    names: HashMap<String, Arc<str>>,
+    gone: VecDeque<String>,
+}
 
 impl Names {
     pub(super) fn insert(&self, uid: String, process: Arc<str>) {
-        lock(&self.0).0.insert(uid, process);
+        lock(&self.0).names.insert(uid, process);
     }
 
     pub(super) fn leave(&self, uid: &str) {
-        let (names, gone) = &mut *lock(&self.0);
+        let Known { names, gone } = &mut *lock(&self.0);
         gone.push_back(uid.to_owned());
         while gone.len() > KEPT {
             gone.pop_front().map(|uid| names.remove(&uid));
@@ -69,7 +75,7 @@ impl Names {
     }
 
     fn get(&self, uid: &str) -> Option<Arc<str>> {
-        lock(&self.0).0.get(uid).cloned()
+        lock(&self.0).names.get(uid).cloned()
     }
 }
 

@@ -1,5 +1,6 @@
 //! One answer of the log endpoint.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -118,6 +119,34 @@ async fn refused(answer: http::Response<Body>) -> Failure {
 pub struct Answer {
     body: Body,
     follows: bool,
+}
+
+/// An answer that follows a log, which may begin only when the log has something to say.
+pub struct Following<'a> {
+    opening: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'a>>,
+    answer: Option<Answer>,
+}
+
+impl<'a> Following<'a> {
+    /// Asks for a log with times, and for what comes.
+    #[must_use]
+    pub fn new(client: &'a Client, container: &'a Container, from: From) -> Self {
+        Self { opening: Box::pin(open(client, container, Run::Follow, from)), answer: None }
+    }
+
+    /// What comes next; none at a clean end. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        match &mut self.answer {
+            Some(answer) => answer.next().await,
+            None => {
+                let answer = (&mut self.opening).await?;
+                self.answer.insert(answer).next().await
+            }
+        }
+    }
 }
 
 impl Answer {

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kube::api::Api;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::past::entry;
-use super::request::{Answer, Failure, From, Run, open};
+use super::request::{Failure, Following, From, Run, open};
 use super::seen::Seen;
 use super::stamped::{Said, Stamped};
 use super::standing::{self, Phase, Standing};
@@ -53,6 +54,38 @@ enum End {
     Silent,
     /// It broke off.
     Broken(Failure),
+}
+
+/// One answer that follows, as far as it was read.
+struct Reading {
+    stamped: Stamped,
+    seen: Seen,
+    said: Vec<Said>,
+    /// How long it may say nothing new.
+    until: Instant,
+    /// Whether the container has ended.
+    leaving: bool,
+}
+
+impl Reading {
+    fn new(at: ContainerAt, patience: Duration) -> Self {
+        let until = Instant::now() + patience;
+        Self { stamped: Stamped::default(), seen: Seen::from(at), said: Vec::new(), until, leaving: false }
+    }
+
+    fn leave(&mut self) {
+        (self.leaving, self.until) = (true, Instant::now() + LEAVING);
+    }
+
+    /// How a clean end is meant: what is left is the start of a line, or the kubelet's last word.
+    fn end(&mut self) -> End {
+        self.stamped.let_go(&mut self.said);
+        match self.said.pop() {
+            _ if self.leaving => End::Over,
+            Some(Said::Kubelet(words)) => End::Broken(Failure::Busy(words, None)),
+            _ => End::Clean,
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -205,59 +238,46 @@ impl Upstream {
     }
 
     async fn follow_answer(&mut self) -> End {
-        let client = self.place.reach.cluster.client.clone();
-        let (container, restart) = (self.container.clone(), self.at.restart);
-        let mut standing = self.standing.clone();
+        let (client, container) = (self.place.reach.cluster.client.clone(), self.container.clone());
+        let (mut standing, restart) = (self.standing.clone(), self.at.restart);
         let ended = async move {
-            let _ = standing.wait_for(|standing| !standing.runs(restart)).await;
+            let _gone_with_the_log = standing.wait_for(|standing| !standing.runs(restart)).await;
         };
         tokio::pin!(ended);
-        let mut answer: Option<Answer> = None;
-        let (mut stamped, mut seen, mut said) = (Stamped::default(), Seen::from(self.at), Vec::new());
-        let mut until = Instant::now() + self.pace.patience;
-        let mut leaving = false;
-        let opening = open(&client, &container, Run::Follow, since(self.at));
-        tokio::pin!(opening);
+        let mut answer = Following::new(&client, &container, since(self.at));
+        let mut reading = Reading::new(self.at, self.pace.patience);
         loop {
-            let next = async {
-                match &mut answer {
-                    Some(answer) => answer.next().await,
-                    None => {
-                        answer = Some((&mut opening).await?);
-                        Ok(Some(bytes::Bytes::new()))
+            tokio::select! {
+                next = answer.next() => {
+                    if let Some(end) = self.take(next, &mut reading).await {
+                        return end;
                     }
                 }
-            };
-            tokio::select! {
-                next = next => match next {
-                    Ok(Some(data)) => {
-                        stamped.feed(&data, &mut said);
-                        let at = self.at;
-                        if let Some(words) = self.publish(&mut seen, &mut said).await {
-                            return End::Broken(Failure::Busy(words, None));
-                        }
-                        if leaving {
-                            until = Instant::now() + LEAVING;
-                        } else if self.at != at {
-                            until = Instant::now() + self.pace.patience;
-                        }
-                    }
-                    Ok(None) => {
-                        // What is left is the start of a line, or the kubelet's last word.
-                        stamped.let_go(&mut said);
-                        return match said.pop() {
-                            Some(Said::Kubelet(words)) if !leaving => End::Broken(Failure::Busy(words, None)),
-                            _ if leaving => End::Over,
-                            _ => End::Clean,
-                        };
-                    }
-                    Err(_) if leaving => return End::Over,
-                    Err(failure) => return End::Broken(failure),
-                },
-                () = sleep_until(until) => return if leaving { End::Over } else { End::Silent },
-                () = &mut ended, if !leaving => (leaving, until) = (true, Instant::now() + LEAVING),
+                () = sleep_until(reading.until) => return if reading.leaving { End::Over } else { End::Silent },
+                () = &mut ended, if !reading.leaving => reading.leave(),
             }
         }
+    }
+
+    /// Takes what came of an answer; how it ended, where it did.
+    async fn take(&mut self, next: Result<Option<Bytes>, Failure>, reading: &mut Reading) -> Option<End> {
+        let data = match next {
+            Ok(Some(data)) => data,
+            Ok(None) => return Some(reading.end()),
+            Err(_) if reading.leaving => return Some(End::Over),
+            Err(failure) => return Some(End::Broken(failure)),
+        };
+        reading.stamped.feed(&data, &mut reading.said);
+        let at = self.at;
+        if let Some(words) = self.publish(&mut reading.seen, &mut reading.said).await {
+            return Some(End::Broken(Failure::Busy(words, None)));
+        }
+        if reading.leaving {
+            reading.leave();
+        } else if self.at != at {
+            reading.until = Instant::now() + self.pace.patience;
+        }
+        None
     }
 
     /// Tells the lines that are new; what the kubelet said instead of going on. Where there is much, it is told no faster
