@@ -480,8 +480,11 @@ pub struct LogLine {
     pub time: String,
     /// The app.
     pub app: String,
-    /// What wrote it: a session's name such as `run.4821`, or a file's process type.
+    /// What wrote it: a session's name such as `run.4821`, a file's process type, or a pod's such as `web.x7k2p`.
     pub process: String,
+    /// The container that wrote it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// `stdout`, `stderr`, or `hub` for what Foghorn itself has to say.
     pub stream: String,
     /// The line, without its end; bytes that are not UTF-8 are replaced.
