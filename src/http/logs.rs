@@ -50,6 +50,8 @@ pub struct LogsQuery {
     since: Option<String>,
     /// Only of this session or process type.
     process: Option<String>,
+    /// Only of containers with this name.
+    container: Option<String>,
     /// Only lines in which this regular expression finds something.
     grep: Option<String>,
     /// Go on behind a line: its `resume`.
@@ -109,7 +111,11 @@ fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError
         return Err(ApiError::invalid("an app's name has 1 to 63 letters, digits, '-', '_' and '.'"));
     }
     let grep = query.grep.as_deref().filter(|grep| !grep.is_empty()).map(pattern).transpose()?;
-    let filter = Filter { process: query.process.filter(|process| !process.is_empty()), grep };
+    let filter = Filter {
+        process: query.process.filter(|process| !process.is_empty()),
+        container: query.container.filter(|container| !container.is_empty()),
+        grep,
+    };
     // What a browser's event source says by itself when it comes back.
     let last_event = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
     let resume = last_event.or(query.from).filter(|token| !token.is_empty());

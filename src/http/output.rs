@@ -113,6 +113,9 @@ impl Reading {
                     .ok_or_else(|| broken("the right has ended"))?;
                 self.checked = Instant::now();
             }
+            if next == Ok(false) && self.following.offset() > self.session.head() {
+                return Err(broken("the output ends before the offset"));
+            }
             self.done = next == Ok(false) || self.until.is_some_and(|until| self.following.offset() >= until);
         }
         if out.is_empty() {
