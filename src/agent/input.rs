@@ -11,8 +11,17 @@ use super::protocol::{INPUT_WINDOW, Writer};
 
 /// What waits to be given to the command.
 #[derive(Debug)]
-enum Piece {
-    Data { writer: Writer, end: u64, data: Bytes },
+pub enum Piece {
+    /// A writer's bytes.
+    Data {
+        /// Whose.
+        writer: Writer,
+        /// Where they end in that writer's input.
+        end: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// The end of all input.
     End,
 }
 
@@ -78,7 +87,13 @@ impl Input {
         }
     }
 
-    fn given(&mut self, writer: Writer, end: u64) {
+    /// What is to be given next. What it is acknowledged by is [`Self::given`].
+    pub fn take(&mut self) -> Option<Piece> {
+        self.pieces.pop_front()
+    }
+
+    /// The command has a writer's bytes up to `end`.
+    pub fn given(&mut self, writer: Writer, end: u64) {
         self.given.insert(writer, end);
         self.acks.push_back((writer, end));
     }
@@ -100,7 +115,7 @@ pub async fn give(
 ) {
     loop {
         typed.borrow_and_update();
-        let next = input.borrow_mut().pieces.pop_front();
+        let next = input.borrow_mut().take();
         let open = match next {
             Some(Piece::Data { writer, end, data }) => {
                 let open = write(&channel, data).await;
