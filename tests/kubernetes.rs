@@ -9,5 +9,11 @@
 
 mod support;
 
+#[path = "kubernetes/attach.rs"]
+mod attach;
+#[path = "kubernetes/exec.rs"]
+mod exec;
+#[path = "kubernetes/handover.rs"]
+mod handover;
 #[path = "kubernetes/runs.rs"]
 mod runs;
