@@ -15,5 +15,15 @@ mod attach;
 mod exec;
 #[path = "kubernetes/handover.rs"]
 mod handover;
+#[path = "cli/home.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod home;
+#[path = "kubernetes/hubs.rs"]
+mod hubs;
 #[path = "kubernetes/runs.rs"]
 mod runs;
+#[path = "kubernetes/starts.rs"]
+mod starts;
+#[path = "cli/terminal.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod terminal;

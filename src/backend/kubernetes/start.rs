@@ -21,6 +21,9 @@ use crate::record::Cause;
 /// within a moment.
 const SCHEDULE: Duration = Duration::from_secs(5);
 
+/// How long a pod may take to start where nothing says that it will not: pulling a large image is in it.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
 /// How often it is asked again while the API server does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -117,8 +120,9 @@ pub async fn begun(
     let mut follow = Following::new(client, place);
     let absent = Instant::now() + missing;
     let mut hopeless = None;
+    let limit = Instant::now() + LIMIT;
     loop {
-        let room = hopeless.as_ref().map_or_else(far, |(at, _)| *at);
+        let room = hopeless.as_ref().map_or(limit, |(at, _)| *at);
         let deadline = if seen { room } else { absent };
         select! {
             pod = follow.pods.next() => match pod {
@@ -139,16 +143,25 @@ pub async fn begun(
                 None => return Err(BackendError::Unreachable("the pod is not followed any more".into())),
             },
             event = follow.events.next() => follow.told.hear(event, tell).await,
-            () = sleep_until(deadline) => return Err(BackendError::Ended(late(place, missing, hopeless))),
+            () = sleep_until(deadline) => {
+                let missing = Some(missing).filter(|_| !seen);
+                return Err(BackendError::Ended(late(place, missing, hopeless, follow.told.0)));
+            },
         }
     }
 }
 
 /// Why nobody waits any longer.
-fn late(place: &Place, missing: Duration, hopeless: Option<(Instant, String)>) -> Cause {
-    start_failed(match hopeless {
-        Some((_, reason)) => format!("no node has room for its pod: {reason}"),
-        None => {
+fn late(
+    place: &Place,
+    missing: Option<Duration>,
+    hopeless: Option<(Instant, String)>,
+    told: Option<String>,
+) -> Cause {
+    start_failed(match (missing, hopeless) {
+        (None, Some((_, reason))) => format!("no node has room for its pod: {reason}"),
+        (None, None) => format!("its pod did not start within {LIMIT:?}{}", detail(told)),
+        (Some(missing), _) => {
             let missing = humantime::format_duration(missing);
             format!("there was no pod {} in the namespace {} within {missing}", place.pod, place.namespace)
         }
@@ -189,10 +202,6 @@ impl Following {
     }
 }
 
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(24 * 3600)
-}
-
 /// What was told already.
 #[derive(Default)]
 struct Told(Option<String>);
@@ -224,7 +233,7 @@ fn start_failed(reason: String) -> Cause {
 }
 
 pub(super) fn gone() -> Cause {
-    Cause::Lost { reason: "its pod is gone: somebody else has deleted it".into() }
+    Cause::Lost { reason: "its pod is not there: it was never made, or somebody else has deleted it".into() }
 }
 
 fn stand(pod: &Pod, container: &str) -> Stand {
