@@ -11,6 +11,8 @@ mod support;
 
 #[path = "kubernetes/attach.rs"]
 mod attach;
+#[path = "kubernetes/channels.rs"]
+mod channels;
 #[path = "kubernetes/exec.rs"]
 mod exec;
 #[path = "kubernetes/handover.rs"]

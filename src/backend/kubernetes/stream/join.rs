@@ -34,6 +34,12 @@ const SETTLE: Duration = Duration::from_millis(150);
 /// Bytes that may come over the streams while the log is read; then they wait in the connection.
 const HELD: usize = 4 << 20;
 
+/// How long a log that is about to be whole may take for its next piece, and how often that is waited for.
+const STILL: (Duration, usize) = (Duration::from_millis(250), 40);
+
+/// What a kubelet gives as a log that it has no more.
+const NO_LOG: &[u8] = b"unable to retrieve container logs for ";
+
 /// The longest log that is read, in bytes. Kubernetes rotates at 10 MiB, unless told otherwise.
 const MAX_LOG: usize = 64 << 20;
 
@@ -125,7 +131,7 @@ impl Container {
         loop {
             if let Some((pod, cause)) = self.end().await? {
                 let previous = pod.is_some_and(|pod| start::restarts(&pod, &self.name) > self.restarts);
-                return Ok(Joined::Over(self.last(&known, previous).await, cause));
+                return Ok(Joined::Over(self.last(&known, previous, ended).await, cause));
             }
             if Instant::now() < linger {
                 sleep(LINGER.1).await;
@@ -153,15 +159,12 @@ impl Container {
         })
     }
 
-    /// What the log of a container that has ended has behind what is known.
-    async fn last(&self, known: &Known, previous: bool) -> Past {
-        let mut log = self.log(previous).await;
-        for _ in 1..TRIES.0 {
-            if log.is_ok() {
-                break;
-            }
-            sleep(TRIES.1).await;
-            log = self.log(previous).await;
+    /// What the log of a container that has ended has behind what is known. Streams that have `ended` by themselves had
+    /// all of it, as far as they can be believed.
+    async fn last(&self, known: &Known, previous: bool, ended: bool) -> Past {
+        let log = self.whole_log(previous).await;
+        if ended && log.is_err() {
+            return Past::default();
         }
         let mut past = past(&log, known);
         if let Ok(log) = &log
@@ -170,6 +173,23 @@ impl Container {
             past.said = known.differs(log, past.bytes.len() as u64).map(differs);
         }
         past
+    }
+
+    /// The log of a container that has ended: the runtime may still be writing it.
+    async fn whole_log(&self, previous: bool) -> Result<Vec<u8>, String> {
+        let mut log = self.log(previous).await;
+        for _ in 0..STILL.1 {
+            sleep(STILL.0).await;
+            let next = self.log(previous).await;
+            match (&log, &next) {
+                (Ok(before), Ok(now)) if before.len() == now.len() => break,
+                // It was there, and is gone with its pod.
+                (Ok(_), Err(_)) => break,
+                (Err(_), Err(_)) => return next,
+                _ => log = next,
+            }
+        }
+        log
     }
 
     /// Puts the log before what comes over streams that were opened before it was read.
@@ -208,7 +228,11 @@ impl Container {
         let log = self.pods().log_stream(&self.place.pod, &params).await.map_err(|error| sentence(&error))?;
         let mut bytes = Vec::new();
         let read = log.take(MAX_LOG as u64).read_to_end(&mut bytes).await;
-        read.map_err(|error| error.to_string()).map(|_| bytes)
+        read.map_err(|error| error.to_string())?;
+        match bytes.starts_with(NO_LOG) && !bytes.contains(&b'\n') {
+            true => Err(String::from_utf8_lossy(&bytes).into_owned()),
+            false => Ok(bytes),
+        }
     }
 }
 
