@@ -174,11 +174,7 @@ impl Registry {
         outcome.await.map_err(|_| RegistryError::Stopping)?
     }
 
-    async fn start_now(
-        self: &Arc<Self>,
-        wanted: Wanted,
-        owner: &str,
-    ) -> Result<(Arc<Session>, bool), RegistryError> {
+    async fn start_now(self: &Arc<Self>, wanted: Wanted, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
         let row = match self.create(&wanted, owner).await? {
             Created::New(row) => *row,
             Created::Existing(row) => {
@@ -239,9 +235,7 @@ impl Registry {
         let (owners, apps) = self.store.count_live(owner, &wanted.app).await?;
         match (per_owner, self.limits.live_per_app) {
             (Some(limit), _) if owners > limit => Err(RegistryError::TooMany(owner.into(), limit)),
-            (_, Some(limit)) if apps > limit => {
-                Err(RegistryError::TooMany(format!("the app {}", wanted.app), limit))
-            }
+            (_, Some(limit)) if apps > limit => Err(RegistryError::TooMany(format!("the app {}", wanted.app), limit)),
             _ => Ok(()),
         }
     }

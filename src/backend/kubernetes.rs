@@ -5,6 +5,8 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`choose`] | which Deployment, which pod, and whose |
+//! | [`reach`] | from a session's place to its source |
+//! | [`remove`] | which pods are deleted |
 //! | [`spec`] | the pod of a run, made from a Deployment |
 //! | [`start`] | how far a pod has come, and why it does not come further |
 //! | [`stream`] | a container's own streams as a source |
@@ -15,30 +17,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{Api, AttachParams, DeleteParams, ListParams, PostParams};
-use kube::core::Request;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use self::stream::join::Container;
-use self::stream::{AtEnd, Parts};
-use super::{Backend, BackendError, Handed, Order, Run, Tell, What, Whose, link};
-use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
+use self::remove::Remover;
+use super::{Backend, BackendError, Handed, Order, Run, Tell, What, Whose};
 use crate::config::kubernetes::Runner;
 use crate::kubernetes::apps::{Home, NoHome};
-use crate::kubernetes::error::{is_not_found, is_refusal, sentence};
-use crate::kubernetes::{Cluster, INSTALLATION, SESSION, channel};
+use crate::kubernetes::error::{is_refusal, sentence};
+use crate::kubernetes::{Cluster, INSTALLATION, SESSION};
 use crate::metrics::Metrics;
-use crate::record::Cause;
 use crate::source::Source;
 use crate::tasks::Tasks;
 
 mod choose;
+mod reach;
+mod remove;
 pub mod spec;
 pub mod start;
 mod stream;
@@ -225,169 +224,6 @@ impl Kubernetes {
     fn remover(&self, session: Uuid, place: &Place) -> Remover {
         let (cluster, installation) = (self.cluster.clone(), self.hub.installation);
         Remover { cluster, installation, session, place: place.clone() }
-    }
-
-    /// The agent of a run, by the bridge in its container.
-    async fn agent(&self, session: Uuid, place: &Place, from: u64, tell: &Tell<'_>) -> Result<Source, BackendError> {
-        let pod = start::running(&self.cluster.client, place, tell).await?;
-        if !owns(&pod, self.hub.installation, session) {
-            return Err(BackendError::Ended(Cause::Lost { reason: "its pod is another session's".into() }));
-        }
-        let params = AttachParams::default().container(start::container(&pod)).stdin(true).stdout(true).stderr(true);
-        let request = Request::new(Pod::url_path(&(), Some(&place.namespace)));
-        let request = request.exec(&place.pod, spec::BRIDGE, &params);
-        let request = request.map_err(|error| BackendError::Unreachable(error.to_string()))?;
-        let (output, input) = match channel::open(&self.cluster.client, request).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                // What a container that has just ended answers is not told from what a busy kubelet does.
-                start::running(&self.cluster.client, place, &|_| {}).await?;
-                return Err(BackendError::Unreachable(sentence(&error)));
-            }
-        };
-        let hello = HubHello { min: MIN_VERSION, max: MAX_VERSION, epoch: self.hub.epoch, from };
-        link::open(output, input, &hello, &session.to_string(), (&self.tasks, self.metrics.clone())).await
-    }
-
-    /// A command that is started in a container, once.
-    fn exec(&self, place: Place, from: u64, fresh: bool) -> Result<Source, BackendError> {
-        if !fresh {
-            let reason = "the hub that held its connection is gone, and what it ran cannot be had again; it may go on \
-                          in its container";
-            return Err(BackendError::Ended(Cause::Lost { reason: reason.into() }));
-        }
-        let container = Container {
-            client: self.cluster.client.clone(),
-            name: place.container.clone().unwrap_or_default(),
-            place,
-            tty: false,
-            stdin: false,
-            uid: None,
-            restarts: 0,
-        };
-        Ok(self.source(container, stream::Way::Exec, AtEnd::Leave, from, false))
-    }
-
-    /// A container whose first process is the command.
-    async fn attach(
-        &self,
-        session: Uuid,
-        place: Place,
-        from: u64,
-        fresh: bool,
-        tell: &Tell<'_>,
-    ) -> Result<Source, BackendError> {
-        let missing = if place.way == Way::Pod { self.cluster.settings.pod_wait } else { Duration::ZERO };
-        let pod = match start::begun(&self.cluster.client, &place, missing, tell).await? {
-            start::Begun::Running(pod) => pod,
-            start::Begun::Ended(pod, cause) => {
-                let name = start::of_place(&place, &pod);
-                if !start::has_run(&pod, &name) {
-                    let restarts = start::restarts(&pod, &name);
-                    let cause = start::end_of_command(&pod, &name, restarts).unwrap_or(cause);
-                    return Err(BackendError::Ended(cause));
-                }
-                *pod
-            }
-        };
-        let own = place.way == Way::Attach && owns(&pod, self.hub.installation, session);
-        let handed = place.way == Way::Pod;
-        if !own && !handed {
-            return Err(BackendError::Ended(Cause::Lost { reason: "its pod is another session's".into() }));
-        }
-        if handed {
-            let of_app = choose::belongs(&self.cluster, &pod, place.app.as_deref());
-            of_app.map_err(|reason| BackendError::Ended(Cause::StartFailed { status: 125, reason }))?;
-        }
-        let name = start::of_place(&place, &pod);
-        let (stdin, tty, stdin_once) = choose::streams(&pod, &name);
-        let at_end = match own || place.delete {
-            true => AtEnd::Delete(self.remover(session, &place).when_asked()),
-            false => AtEnd::Leave,
-        };
-        let container = Container {
-            client: self.cluster.client.clone(),
-            restarts: start::restarts(&pod, &name),
-            uid: pod.uid(),
-            name,
-            place,
-            tty,
-            stdin,
-        };
-        Ok(self.source(container, stream::Way::Attach { stdin_once }, at_end, from, !fresh))
-    }
-
-    fn source(&self, container: Container, way: stream::Way, at_end: AtEnd, from: u64, started: bool) -> Source {
-        stream::source(Parts {
-            container,
-            way,
-            at_end,
-            from,
-            started,
-            dir: &self.hub.dir,
-            spool_bytes: self.hub.spool_bytes,
-            tasks: self.tasks.clone(),
-            metrics: self.metrics.clone(),
-        })
-    }
-}
-
-fn owns(pod: &Pod, installation: Uuid, session: Uuid) -> bool {
-    let is = |label, id: Uuid| pod.labels().get(label).is_some_and(|value| *value == id.to_string());
-    is(INSTALLATION, installation) && is(SESSION, session)
-}
-
-/// Deletes a session's pod.
-#[derive(Clone)]
-struct Remover {
-    cluster: Arc<Cluster>,
-    installation: Uuid,
-    session: Uuid,
-    place: Place,
-}
-
-impl Remover {
-    /// Deletes it if it may be. Waits until the API server has taken it.
-    async fn delete(&self, grace: Option<u32>) {
-        let (session, name) = (self.session, &self.place.pod);
-        let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), &self.place.namespace);
-        let mut params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
-        for _ in 0..TRIES.0 {
-            let error = match pods.get_opt(name).await {
-                Ok(Some(pod)) if self.may(&pod) => {
-                    params.preconditions = Some(kube::api::Preconditions { uid: pod.uid(), resource_version: None });
-                    match pods.delete(name, &params).await {
-                        Ok(_) => return,
-                        Err(error) if is_not_found(&error) => return,
-                        Err(error) => error,
-                    }
-                }
-                Ok(_) => return,
-                Err(error) => error,
-            };
-            tracing::warn!(%error, %session, pod = name, "cannot delete a pod; trying again");
-            tokio::time::sleep(TRIES.1).await;
-        }
-    }
-
-    /// Another's pod is deleted where its hand-over asked for that, and nowhere else.
-    fn may(&self, pod: &Pod) -> bool {
-        match self.place.way {
-            Way::Agent | Way::Attach => owns(pod, self.installation, self.session),
-            Way::Exec => false,
-            Way::Pod => {
-                let app = self.place.app.as_deref();
-                self.place.delete && choose::belongs(&self.cluster, pod, app).is_ok()
-            }
-        }
-    }
-
-    /// The same, with the pod's own grace, each time that it is called.
-    fn when_asked(self) -> Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
-        Arc::new(move || {
-            let remover = self.clone();
-            Box::pin(async move { remover.delete(None).await })
-        })
     }
 }
 

@@ -109,7 +109,9 @@ impl Local {
 }
 
 fn no_pods() -> BackendError {
-    BackendError::Refused("this hub runs commands on its own machine; pods are of a hub with backend = \"kubernetes\"".into())
+    BackendError::Refused(
+        "this hub runs commands on its own machine; pods are of a hub with backend = \"kubernetes\"".into(),
+    )
 }
 
 #[async_trait]

@@ -260,7 +260,9 @@ async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, 
         let row = by_number(log, *number).await?;
         match row.filter(|row| row.app == log.app()) {
             Some(row) => resume_session(log, join, row, *at, &mut pasts, &mut positions),
-            None => pasts.push(Past::notice("log", format!("session {number} was removed, and with it what it said last"))),
+            None => {
+                pasts.push(Past::notice("log", format!("session {number} was removed, and with it what it said last")))
+            }
         }
     }
     let (handles, patterns) = (join.files.clone(), log.patterns.clone());

@@ -18,7 +18,8 @@ const V5: &str = "v5.channel.k8s.io";
 async fn hub(version: &'static str) -> (Channels, Server, tempfile::TempDir) {
     let channels = Channels::start(version).await;
     let dir = tempfile::tempdir().expect("a directory");
-    let settings = format!("[kubernetes]\nkubeconfig = \"{}\"\nnamespace = \"{NAMESPACE}\"\n", channels.kubeconfig(dir.path()));
+    let settings =
+        format!("[kubernetes]\nkubeconfig = \"{}\"\nnamespace = \"{NAMESPACE}\"\n", channels.kubeconfig(dir.path()));
     let hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
     (channels, hub, dir)
 }

@@ -109,7 +109,10 @@ async fn exec_takes_input_to_its_last_byte() {
     std::thread::spawn(move || stdin.write_all(&data));
     let (status, out, said) = program.ends().await;
     assert_eq!(status, Some(0), "{said}");
-    let local = std::process::Command::new("md5sum").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
+    let local = std::process::Command::new("md5sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
     let mut local = local.expect("md5sum");
     local.stdin.take().expect("its input").write_all(&sum).expect("writes");
     assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&local.wait_with_output().expect("ends").stdout));

@@ -19,9 +19,8 @@ async fn hub(settings: &str) -> Option<(Cluster, Server, tempfile::TempDir)> {
     let dir = tempfile::tempdir().expect("a directory");
     let file = tokens(dir.path(), &[("deis", "controller", CONTROLLER), ("ann", "user", USER)]);
     let mut text = std::fs::read_to_string(&file).expect("reads");
-    text += &format!(
-        "[[token]]\nname = \"drycc\"\nrole = \"controller\"\ntoken = \"{ELSEWHERE}\"\napps = [\"shop\"]\n"
-    );
+    text +=
+        &format!("[[token]]\nname = \"drycc\"\nrole = \"controller\"\ntoken = \"{ELSEWHERE}\"\napps = [\"shop\"]\n");
     std::fs::write(&file, text).expect("writes");
     let env = [("FOGHORN_BACKEND", "kubernetes"), ("FOGHORN_TOKENS", file.to_str().expect("a path"))];
     let hub = Server::start_with(&format!("{}{settings}", cluster.settings()), &env).await;
@@ -124,7 +123,9 @@ async fn handover_of_a_terminal_that_is_not_there_yet() {
     assert_eq!((status, &session["tty"]), (201, &json!(true)), "{session}");
     let ticket = session["ticket"]["secret"].as_str().expect("a ticket");
     let mut driver = hub.attach_as(ticket, &id.to_string(), Hello::drive(1)).await.expect("attaches");
-    driver.hears(|message| matches!(message, HubMessage::Notice { text, .. } if text.contains("waiting for the pod"))).await;
+    driver
+        .hears(|message| matches!(message, HubMessage::Notice { text, .. } if text.contains("waiting for the pod")))
+        .await;
     pod(&cluster, "later", "blog", "exec bash", true);
     driver.type_at(0, "echo a$((40+2))z\r").await;
     driver.shows("a42z").await;
@@ -148,7 +149,11 @@ async fn handover_is_for_controllers_and_of_pods_of_apps() {
         (CONTROLLER, wish("of-blog", json!({ "container": "db" })), 400),
         (CONTROLLER, wish("of-blog", json!({ "namespace": "kube-system" })), 400),
         (CONTROLLER, json!({ "source": { "kind": "pod", "namespace": cluster.namespace, "pod": "of-blog" } }), 400),
-        (CONTROLLER, json!({ "id": Uuid::new_v4(), "source": { "kind": "run", "app": "blog", "command": ["true"] } }), 400),
+        (
+            CONTROLLER,
+            json!({ "id": Uuid::new_v4(), "source": { "kind": "run", "app": "blog", "command": ["true"] } }),
+            400,
+        ),
     ] {
         let (status, problem) = curl(&hub, token, &body);
         assert_eq!(status, expected, "{body}: {problem}");

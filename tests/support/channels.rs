@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -145,8 +145,10 @@ fn object(path: &str) -> Value {
     });
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
     match path {
-        "/version" => json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0", "gitCommit": "", "gitTreeState": "",
-            "buildDate": "", "goVersion": "", "compiler": "", "platform": "" }),
+        "/version" => {
+            json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "", "goVersion": "", "compiler": "", "platform": "" })
+        }
         "/api" => json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
         "/apis" => json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] }),
         "/api/v1" => json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [

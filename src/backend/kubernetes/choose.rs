@@ -151,7 +151,9 @@ pub(super) async fn whose(cluster: &Cluster, handed: &Handed) -> Result<Whose, B
 /// The app that a pod belongs to, which has to be this one if one is said.
 pub(super) fn belongs(cluster: &Cluster, pod: &Pod, app: Option<&str>) -> Result<String, String> {
     match (cluster.app_of(pod), app) {
-        (Some(own), Some(app)) if own != app => Err(format!("the pod {} does not belong to the app {app}", pod.name_any())),
+        (Some(own), Some(app)) if own != app => {
+            Err(format!("the pod {} does not belong to the app {app}", pod.name_any()))
+        }
         (Some(own), _) => Ok(own),
         (None, _) => Err(format!("the pod {} belongs to no app that this hub knows, by its labels", pod.name_any())),
     }

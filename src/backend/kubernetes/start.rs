@@ -81,7 +81,7 @@ pub fn container(pod: &Pod) -> String {
 #[derive(Clone, Debug)]
 pub enum Begun {
     /// It runs.
-    Running(Pod),
+    Running(Box<Pod>),
     /// It has ended, or will not run.
     Ended(Box<Pod>, Cause),
 }
@@ -92,7 +92,7 @@ pub enum Begun {
 /// [`BackendError::Ended`] where it will not, and [`BackendError::Unreachable`] where the API server does not answer.
 pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<Pod, BackendError> {
     match begun(client, place, Duration::ZERO, tell).await? {
-        Begun::Running(pod) => Ok(pod),
+        Begun::Running(pod) => Ok(*pod),
         Begun::Ended(_, cause) => Err(BackendError::Ended(cause)),
     }
 }
@@ -101,12 +101,7 @@ pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<
 ///
 /// # Errors
 /// [`BackendError::Ended`] where there is no pod, and [`BackendError::Unreachable`] where the API server does not answer.
-pub async fn begun(
-    client: &Client,
-    place: &Place,
-    missing: Duration,
-    tell: &Tell<'_>,
-) -> Result<Begun, BackendError> {
+pub async fn begun(client: &Client, place: &Place, missing: Duration, tell: &Tell<'_>) -> Result<Begun, BackendError> {
     let pods = Api::<Pod>::namespaced(client.clone(), &place.namespace);
     // Most often it is there already.
     let pod = pods.get_opt(&place.pod).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
@@ -152,12 +147,7 @@ pub async fn begun(
 }
 
 /// Why nobody waits any longer.
-fn late(
-    place: &Place,
-    missing: Option<Duration>,
-    hopeless: Option<(Instant, String)>,
-    told: Option<String>,
-) -> Cause {
+fn late(place: &Place, missing: Option<Duration>, hopeless: Option<(Instant, String)>, told: Option<String>) -> Cause {
     start_failed(match (missing, hopeless) {
         (None, Some((_, reason))) => format!("no node has room for its pod: {reason}"),
         (None, None) => format!("its pod did not start within {LIMIT:?}{}", detail(told)),
@@ -177,7 +167,7 @@ enum Look {
 
 fn look(place: &Place, pod: Pod) -> Look {
     match stand(&pod, &of_place(place, &pod)) {
-        Stand::Running => Look::Begun(Begun::Running(pod)),
+        Stand::Running => Look::Begun(Begun::Running(Box::new(pod))),
         Stand::Ended(cause) => Look::Begun(Begun::Ended(Box::new(pod), cause)),
         Stand::Unschedulable(reason) => Look::Unschedulable(reason),
         Stand::Coming => Look::Coming,
@@ -332,9 +322,8 @@ pub fn end_of_command(pod: &Pod, container: &str, restarts: i32) -> Option<Cause
 pub fn has_run(pod: &Pod, container: &str) -> bool {
     let all = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let own = all.and_then(|all| all.iter().find(|own| own.name == container));
-    own.and_then(|own| terminated(own, own.restart_count)).is_some_and(|ended| {
-        !matches!(ended.reason.as_deref(), Some("ContainerCannotRun" | "StartError"))
-    })
+    own.and_then(|own| terminated(own, own.restart_count))
+        .is_some_and(|ended| !matches!(ended.reason.as_deref(), Some("ContainerCannotRun" | "StartError")))
 }
 
 /// How a container ended, or the one before it that it was started in place of.

@@ -8,6 +8,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`join`] | having the streams, and what was printed before them |
+//! | [`link`] | the streams while they are open |
 //! | [`splice`] | where a log continues streams, and streams a log |
 //! | [`obey`] | what the session's people want of it |
 //! | [`limits`] | the limits of its time |
@@ -29,13 +30,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::join::{Container, Joined, Past, Streams, Unjoined};
 use self::limits::{Due, Limits};
+use self::link::{Happened, Link, Open};
 use self::splice::Known;
-use self::writer::{Piece, Writer, Written};
+use self::writer::{Piece, Writer};
 use super::start;
 use crate::agent::input::Input;
-use crate::agent::protocol::{HEARTBEAT, SILENCE, Writer as Typist};
+use crate::agent::protocol::{HEARTBEAT, SILENCE};
 use crate::agent::spool::{Cursor, Spool};
-use crate::kubernetes::channel::{Ended, Frame, Output};
+use crate::kubernetes::channel::{Ended, Frame};
 use crate::metrics::Metrics;
 use crate::record::{Batch, Cause, Payload, Reason, Size, Stream};
 use crate::source::{Command, Control, Event, Source};
@@ -43,6 +45,7 @@ use crate::tasks::Tasks;
 
 pub(super) mod join;
 mod limits;
+mod link;
 mod obey;
 mod splice;
 mod writer;
@@ -95,37 +98,6 @@ pub(super) struct Parts<'a> {
     pub(super) spool_bytes: u64,
     pub(super) tasks: Tasks,
     pub(super) metrics: Arc<Metrics>,
-}
-
-/// The streams, as far as they are there.
-enum Link {
-    /// It is not known yet what to start.
-    Idle,
-    Opening(BoxFuture<'static, Result<Joined, Unjoined>>),
-    Open(Box<Open>),
-    /// The session has its end.
-    Closed,
-}
-
-struct Open {
-    output: Output,
-    held: VecDeque<Frame>,
-    writer: Writer,
-    /// What was typed and handed to the writer.
-    typed: VecDeque<(Typist, u64)>,
-    /// When something last came.
-    heard: Instant,
-    /// Whether something was typed since then: a container that does not read holds up all that comes behind.
-    may_be_full: bool,
-    beat_at: Instant,
-}
-
-/// What happens next on the streams.
-enum Happened {
-    Joined(Result<Joined, Unjoined>),
-    Frame(Frame),
-    Wrote(Option<(Typist, u64)>),
-    Broke(String),
 }
 
 /// See the module's documentation.
@@ -470,40 +442,6 @@ impl Half {
     }
 }
 
-impl Link {
-    /// What happens next. Safe to cancel.
-    async fn next(&mut self, read: bool) -> Happened {
-        match self {
-            Self::Opening(joined) => Happened::Joined(joined.await),
-            Self::Open(open) => open.next(read).await,
-            Self::Idle | Self::Closed => std::future::pending().await,
-        }
-    }
-}
-
-impl Open {
-    async fn next(&mut self, read: bool) -> Happened {
-        if let Some(frame) = self.held.pop_front_if(|_| read) {
-            return Happened::Frame(frame);
-        }
-        select! {
-            frame = self.output.next(), if read => {
-                (self.heard, self.may_be_full) = (Instant::now(), false);
-                match frame {
-                    Ok(Some(frame)) => Happened::Frame(frame),
-                    Ok(None) => Happened::Broke("it was closed".into()),
-                    Err(error) => Happened::Broke(error.to_string()),
-                }
-            }
-            written = self.writer.written() => match written {
-                Written::Done(typed) => Happened::Wrote(typed),
-                Written::Broken(reason) => Happened::Broke(reason),
-            },
-        }
-    }
-}
-
 fn cannot_start(reason: &str) -> Cause {
     Cause::StartFailed { status: start::status_of(reason), reason: reason.to_owned() }
 }
-
