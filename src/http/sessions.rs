@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::auth::Caller;
 use super::error::ApiError;
-use super::{Hub, tickets};
+use super::{Hub, starts, tickets};
 use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
 use crate::session::{Session, now};
 use crate::source::Command;
@@ -115,20 +115,18 @@ pub async fn start(
     caller: Caller,
     body: Result<Json<NewSession>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(NewSession { source: NewSource::Run(run) }) = body?;
-    if !caller.may_start(&run.app) {
-        let denied = ApiError::forbidden(&format!("start sessions of {}", run.app));
-        hub.metrics.start(denied.code);
-        let denied = Err(denied);
-        return audited(&hub, line(&caller, "start", None, peer), denied);
-    }
-    let command = run.command.join(" ");
-    let started = hub.registry.start(*run, caller.name()).await.map_err(ApiError::from);
+    let Json(new) = body?;
+    let (command, handed) = (starts::what(&new), matches!(new.source, NewSource::Pod(_)));
+    let started = match starts::wanted(&hub, &caller, new).await {
+        Ok(wanted) => hub.registry.start(wanted, caller.name()).await.map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
     hub.metrics.start(started.as_ref().map_or_else(|error| error.code, |_| "ok"));
     let id = started.as_ref().ok().map(|(session, _)| session.id());
     let line = AuditRow { detail: command, ..line(&caller, "start", id, peer) };
     let (session, new) = audited(&hub, line, started)?;
-    let ticket = match new {
+    // Who hands a pod over passes the ticket on, and may have lost the answer that had it.
+    let ticket = match new || handed {
         true => Some(tickets::make(&hub, &session, &caller, &tickets::for_driver(), peer).await?),
         false => None,
     };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub(crate) mod answer;
+pub(crate) mod channels;
 pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod disk;
