@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
 use super::Hub;
-use super::auth::{Caller, again};
+use super::auth::{Act, Caller, again};
 use super::error::ApiError;
 use super::format::Format;
-use super::sessions::{audited, line};
+use super::sessions::{audited, check_act, line};
 use crate::logs::follower::{Ask, Filter, Follower, Start};
 use crate::logs::line::Line;
 use crate::logs::position::Positions;
@@ -77,10 +77,7 @@ pub async fn logs(
         Ok(Query(query)) => ask(&app, query, &headers),
         Err(error) => Err(ApiError::invalid(error.body_text())),
     };
-    let allowed = match caller.may_read_logs(&app) {
-        true => asked,
-        false => Err(ApiError::forbidden("read the logs of this app")),
-    };
+    let allowed = check_act(&hub, &caller, Act::Logs, &app, "read the logs of this app").await.and(asked);
     let shown: String = app.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
     let ask = audited(&hub, line, allowed)?;
@@ -180,8 +177,7 @@ impl Reading {
             };
             let mut quiet = false;
             if Instant::now() >= due {
-                let caller = again(&self.hub, &self.caller).await;
-                if !caller.is_some_and(|caller| caller.may_read_logs(&self.app)) {
+                if !self.may_go_on().await {
                     return self.end();
                 }
                 (self.checked, quiet) = (Instant::now(), next.is_err());
@@ -197,6 +193,11 @@ impl Reading {
                 return Next::End;
             }
         }
+    }
+
+    async fn may_go_on(&self) -> bool {
+        let Some(caller) = again(&self.hub, &self.caller).await else { return false };
+        caller.may(&self.hub, Act::Logs, &self.app).await.unwrap_or(false)
     }
 
     /// A follower comes back where its answer ends; who asked for what there is must not take a part for all.
