@@ -8,8 +8,10 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
-use http::header::AUTHORIZATION;
+use futures_util::FutureExt;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Response};
 use kube::client::{AuthError, Body, ConfigExt};
 use kube::config::{AuthInfo, ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
@@ -20,6 +22,9 @@ use crate::config::client::variable;
 
 /// The file in the state folder.
 const FILE: &str = "logins.json";
+
+/// A header, once it is there.
+type Header = Pin<Box<dyn Future<Output = Result<Option<HeaderValue>, String>> + Send>>;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -103,17 +108,13 @@ impl Login {
         }
         let certified = has_certificate(auth);
         // A plugin is waited for.
-        let made = tokio::task::spawn_blocking(move || config.auth_layer()).await;
-        let layer = made.map_err(|error| self.failed(error.to_string()))?.map_err(|error| self.failed(told(&error)))?;
-        let Some(layer) = layer else {
+        let made = tokio::task::spawn_blocking(move || authorization(&config)).await;
+        let made = made.map_err(|error| self.failed(error.to_string()))?.map_err(|error| self.failed(told(&error)))?;
+        let Some(header) = made else {
             let context = self.context.clone();
             return Err(if certified { LoginError::Certificate(context) } else { LoginError::NoToken(context) });
         };
-        let shown = |request: Request<Body>| async move {
-            Ok::<_, BoxError>(Response::new(request.headers().get(AUTHORIZATION).cloned()))
-        };
-        let answer = layer.layer(service_fn(shown)).oneshot(Request::new(Body::empty())).await;
-        let header = answer.map_err(|error| self.failed(error.to_string()))?.into_body();
+        let header = header.await.map_err(|reason| self.failed(reason))?;
         let token = header.as_ref().and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         token.map(|token| token.trim().to_owned()).ok_or_else(|| LoginError::NoToken(self.context.clone()))
     }
@@ -121,6 +122,16 @@ impl Login {
     fn failed(&self, reason: String) -> LoginError {
         LoginError::Failed { context: self.context.clone(), reason }
     }
+}
+
+/// What kube's client would authorize a request with; runs the plugin.
+fn authorization(config: &kube::Config) -> Result<Option<Header>, kube::Error> {
+    let shown = |request: Request<Body>| async move {
+        Ok::<_, BoxError>(Response::new(request.headers().get(AUTHORIZATION).cloned()))
+    };
+    let Some(layer) = config.auth_layer()? else { return Ok(None) };
+    let answer = layer.layer(service_fn(shown)).oneshot(Request::new(Body::empty()));
+    Ok(Some(Box::pin(answer.map(|answer| answer.map(Response::into_body).map_err(|error| error.to_string())))))
 }
 
 /// Whether a certificate is all there is, or may be what a plugin gave.
