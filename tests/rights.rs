@@ -20,6 +20,8 @@ mod secrets;
 mod socket;
 #[path = "rights/table.rs"]
 mod table;
+#[path = "rights/webhook.rs"]
+mod webhook;
 
 use serde_json::{Value, json};
 use support::server::{Server, tokens};
