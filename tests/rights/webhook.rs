@@ -33,6 +33,11 @@ const TAKEN: Duration = Duration::from_secs(60);
 
 /// A hub with a webhook that knows them and their rights on an app; more settings, and variables.
 pub(crate) async fn hub(app: &str, settings: &str, env: &[(&str, &str)]) -> (Server, Authorizer) {
+    hub_with(app, settings, "", env).await
+}
+
+/// The same, with more settings of the webhook.
+pub(crate) async fn hub_with(app: &str, settings: &str, webhook: &str, env: &[(&str, &str)]) -> (Server, Authorizer) {
     let authorizer = Authorizer::start().await;
     for (token, name) in TOKENS.into_iter().zip(["", "nora", "leo", "ria", "rob", "eli", "ada"]).skip(1) {
         authorizer.knows(token, name);
@@ -44,7 +49,7 @@ pub(crate) async fn hub(app: &str, settings: &str, env: &[(&str, &str)]) -> (Ser
     authorizer.allows(&format!("leo get pods/log {app}"));
     authorizer.allows(&format!("eli create pods/exec {app}"));
     authorizer.allows("ada admin sessions");
-    let settings = format!("{settings}\n[webhook]\nurl = \"{}\"\ntimeout = \"1s\"\n", authorizer.url);
+    let settings = format!("{settings}\n[webhook]\nurl = \"{}\"\ntimeout = \"1s\"\n{webhook}", authorizer.url);
     let env: Vec<_> = [("FOGHORN_AUTH", "webhook")].into_iter().chain(env.to_vec()).collect();
     (Server::start_with(&settings, &env).await, authorizer)
 }
