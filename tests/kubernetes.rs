@@ -9,5 +9,7 @@
 
 mod support;
 
+#[path = "kubernetes/rights.rs"]
+mod rights;
 #[path = "kubernetes/runs.rs"]
 mod runs;
