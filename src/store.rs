@@ -5,6 +5,7 @@
 //!
 //! Invariant: the chunks of a session are contiguous in offsets, from its journal's start to its end.
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -383,8 +384,22 @@ pub trait Store: Send + Sync + 'static {
     /// journal to `total_bytes` stay, and do not count.
     async fn retain(&self, retention: &Retention) -> Result<u64, StoreError>;
 
+    /// For who does what only one of all hubs on this store may do at a time: a guard, or none while another hub has
+    /// it. A hub that dies does not hold it.
+    async fn alone(&self) -> Result<Option<Alone>, StoreError>;
+
     /// Ends all use of the store: what was committed is on disk.
     async fn close(&self);
+}
+
+/// Held by the one hub that may do what [`Store::alone`] is for; dropping it lets the next one.
+pub struct Alone(#[expect(dead_code, reason = "held for its drop")] Option<Box<dyn Any + Send + Sync>>);
+
+impl Alone {
+    /// A guard that holds this.
+    fn holding(what: impl Any + Send + Sync) -> Self {
+        Self(Some(Box::new(what)))
+    }
 }
 
 /// A store, shared.

@@ -9,7 +9,17 @@
 
 mod support;
 
+#[path = "cli/home.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod home;
+#[path = "kubernetes/hubs.rs"]
+mod hubs;
 #[path = "kubernetes/rights.rs"]
 mod rights;
 #[path = "kubernetes/runs.rs"]
 mod runs;
+#[path = "kubernetes/starts.rs"]
+mod starts;
+#[path = "cli/terminal.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
+mod terminal;

@@ -71,7 +71,10 @@ impl Registry {
 
     /// Agents in this hub's place that no live session was taken up for. Those of sessions that have ended are let go:
     /// the hub that stored the end died before it could say so. The others' sessions are taken up after all.
-    async fn adopt_leftovers(self: &Arc<Self>) -> Result<(), RegistryError> {
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`].
+    pub async fn adopt_leftovers(self: &Arc<Self>) -> Result<(), RegistryError> {
         let (waits, mut all) = mpsc::channel::<()>(1);
         for (id, place) in self.backend.agents().await {
             if self.live.contains_key(&id) {
@@ -79,7 +82,8 @@ impl Registry {
             }
             let registry = self.clone();
             match self.store.session(id).await? {
-                Some(row) if row.exit.is_some() => {
+                Some(mut row) if row.exit.is_some() => {
+                    merge(&mut row.place, place);
                     self.tasks.spawn_for(&id, "dismiss", async move { registry.dismiss(row).await });
                 }
                 // The state folder, or the machine, has another name than before.
@@ -150,7 +154,10 @@ impl Registry {
             Err(BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_)) => {
                 self.backend.clean_up(row.id, &row.place).await;
             }
-            Err(error) => tracing::warn!(%error, session = %row.id, "cannot let an agent go"),
+            Err(error) => {
+                tracing::warn!(%error, session = %row.id, "cannot let an agent go");
+                self.backend.release(row.id, &row.place).await;
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, SharedStore, Store,
-    StoreError, TicketRow,
+    Alone, AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, SharedStore,
+    Store, StoreError, TicketRow,
 };
 use crate::metrics::Metrics;
 use crate::record::Exit;
@@ -83,4 +83,5 @@ measured! {
     add_audit(row: &AuditRow) -> ();
     audit(filter: &AuditFilter) -> Vec<AuditRow>;
     retain(retention: &Retention) -> u64;
+    alone() -> Option<Alone>;
 }

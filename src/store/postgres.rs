@@ -17,8 +17,8 @@ use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
 use super::{
-    AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store, StoreError,
-    TicketRow, journal, rows, schema, sql,
+    Alone, AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
+    StoreError, TicketRow, journal, rows, schema, sql,
 };
 use crate::record::Exit;
 
@@ -48,6 +48,9 @@ const MIGRATE_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long a connection that comes back from a call may take to show that it still works.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The number of the advisory lock behind [`Store::alone`]: "foghorn" in ASCII.
+const ALONE: i64 = 0x0066_6f67_686f_726e;
 
 /// Connections of one hub.
 const CONNECTIONS: u32 = 10;
@@ -314,6 +317,16 @@ impl Store for Postgres {
 
     async fn retain(&self, retention: &Retention) -> Result<u64, StoreError> {
         within(RETENTION_LIMIT, async { retention::apply(&self.pool, retention).await }).await
+    }
+
+    async fn alone(&self) -> Result<Option<Alone>, StoreError> {
+        within(CALL_LIMIT, async {
+            // The lock is the connection's, and must not go back to the pool with it.
+            let mut connection = self.pool.acquire().await?.detach();
+            let taken = sqlx::query_scalar(sql::TRY_ALONE).bind(ALONE).fetch_one(&mut connection).await?;
+            Ok(if taken { Some(Alone::holding(connection)) } else { None })
+        })
+        .await
     }
 
     async fn close(&self) {

@@ -37,6 +37,9 @@ pub(super) const MAKE_INSTALLATION: &str =
 pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
 pub(super) const PING: &str = "SELECT 1";
 
+/// On PostgreSQL: takes the advisory lock with this number, unless another connection has it.
+pub(super) const TRY_ALONE: &str = "SELECT pg_try_advisory_lock($1)";
+
 /// Takes the installation's row, and with it the right to make sessions, until the transaction ends.
 pub(super) const NEXT_NUMBER: &str =
     "UPDATE installation SET sessions_made = sessions_made + 1 RETURNING sessions_made";

@@ -20,8 +20,8 @@ use sqlx::sqlite::{
 use uuid::Uuid;
 
 use super::{
-    AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store, StoreError,
-    TicketRow, journal, rows, schema, sql,
+    Alone, AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
+    StoreError, TicketRow, journal, rows, schema, sql,
 };
 use crate::record::Exit;
 
@@ -232,6 +232,11 @@ impl Store for Sqlite {
 
     async fn retain(&self, retention: &Retention) -> Result<u64, StoreError> {
         retention::apply(&self.writer, retention).await
+    }
+
+    async fn alone(&self) -> Result<Option<Alone>, StoreError> {
+        // One hub has the state folder, and with it the file.
+        Ok(Some(Alone::holding(())))
     }
 
     async fn close(&self) {

@@ -11,7 +11,7 @@ use foghorn::protocol::{HubFile, SessionInfo};
 use tempfile::TempDir;
 
 /// How long anything may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
 /// The program.
 pub(crate) const FOGHORN: &str = env!("CARGO_BIN_EXE_foghorn");

@@ -20,6 +20,9 @@ use crate::record::Cause;
 /// within a moment.
 const SCHEDULE: Duration = Duration::from_secs(5);
 
+/// How long a pod may take to start where nothing says that it will not: pulling a large image is in it.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
 /// How often it is asked again while the API server does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -87,8 +90,9 @@ pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<
     let mut events = Box::pin(watcher(Api::<Event>::namespaced(client.clone(), &place.namespace), of_pod));
     let mut told = Told::default();
     let mut hopeless = None;
+    let limit = Instant::now() + LIMIT;
     loop {
-        let deadline = hopeless.as_ref().map_or_else(far, |(at, _)| *at);
+        let deadline = hopeless.as_ref().map_or(limit, |(at, _)| *at);
         select! {
             pod = pods.next() => match pod {
                 Some(Ok(Some(pod))) => match stand(&pod, &container(&pod)) {
@@ -108,18 +112,17 @@ pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<
                 Some(Ok(event)) => told.tell(event, tell),
                 // Not every hub may see events; the pod's own state says what has to be known.
                 Some(Err(_)) => tokio::time::sleep(AGAIN).await,
-                None => events = Box::pin(watcher(Api::<Event>::namespaced(client.clone(), &place.namespace), watcher::Config::default().fields(&format!("involvedObject.name={}", place.pod)))),
+                // Told of its end never: a watcher goes on for ever.
+                None => tokio::time::sleep(AGAIN).await,
             },
             () = sleep_until(deadline) => {
-                let reason = hopeless.map(|(_, reason)| reason).unwrap_or_default();
-                return Err(BackendError::Ended(start_failed(format!("no node has room for its pod: {reason}"))));
+                return Err(BackendError::Ended(start_failed(match hopeless {
+                    Some((_, reason)) => format!("no node has room for its pod: {reason}"),
+                    None => format!("its pod did not start within {LIMIT:?}{}", detail(told.0)),
+                })));
             }
         }
     }
-}
-
-fn far() -> Instant {
-    Instant::now() + Duration::from_secs(24 * 3600)
 }
 
 /// What was told already.

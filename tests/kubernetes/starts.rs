@@ -1,0 +1,136 @@
+//! Starts in places that are small, strict, or not there: each has its right end, within seconds, and leaves nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::cluster::{Cluster, agent_image};
+use crate::support::server::{Server, until};
+
+/// Within how long a start that cannot be is known to have failed; a pod's start on a busy machine is in it.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Runs a command of an app to its end.
+async fn run(hub: &mut Server, app: &str, command: &[&str]) -> Value {
+    let started = hub.run(command, json!({ "app": app, "detached": true })).await;
+    hub.ended(started["id"].as_str().expect("an id")).await
+}
+
+/// The end says this, and nothing is left.
+async fn is(cluster: &Cluster, ended: &Value, status: i64, words: &[&str]) {
+    let text = ended["exit_text"].as_str().expect("a sentence");
+    assert_eq!(ended["exit_status"], status, "{text}");
+    words.iter().for_each(|word| assert!(text.contains(word), "no {word:?} in: {text}"));
+    until("nothing is left", async || cluster.runs().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_run_needs_no_shell_no_root_and_no_writable_files() {
+    let Some(cluster) = Cluster::start().await else { return };
+    // An image with one program and nothing else.
+    let image = agent_image();
+    cluster.deploy_with("bare", json!({}), json!({
+        "image": image, "command": ["/usr/local/bin/foghorn-agent", "serve", "--dir", "/x", "--session", "x", "--pod", ""],
+    }));
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
+    });
+    let pod = json!({
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": 1234, "runAsGroup": 1234, "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "containers": [{
+            "name": "web", "image": "docker.io/rig/bash:1", "imagePullPolicy": "IfNotPresent", "command": ["sleep", "1000"],
+            "securityContext": restricted,
+        }],
+    });
+    cluster.deploy_with("strict", pod, json!({}));
+    let mut hub = cluster.hub().await;
+    let bare = run(&mut hub, "bare", &["/usr/local/bin/foghorn-agent"]).await;
+    is(&cluster, &bare, 2, &[]).await;
+    let missing = run(&mut hub, "bare", &["sh"]).await;
+    is(&cluster, &missing, 127, &["command not found"]).await;
+    let strict = run(&mut hub, "strict", &["sh", "-c", "id -u; touch /x || exit 9"]).await;
+    is(&cluster, &strict, 9, &[]).await;
+    assert!(hub.output(strict["id"].as_str().expect("an id"), false).await.starts_with(b"1234\n"));
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_be_says_why_within_seconds() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    cluster.deploy_with("missing", json!({}), json!({ "image": "docker.io/rig/no-such-image:1" }));
+    cluster.deploy_with("huge", json!({}), json!({ "resources": { "requests": { "cpu": "5000" } } }));
+    cluster.deploy_with("secret", json!({}), json!({ "envFrom": [{ "secretRef": { "name": "not-there" } }] }));
+    let mut hub = cluster.hub().await;
+    for (app, words) in [
+        ("missing", &["no-such-image", "Image"][..]),
+        ("huge", &["no node has room", "cpu"]),
+        ("secret", &["not-there"]),
+        ("nobody", &["has no Deployment"]),
+    ] {
+        let since = Instant::now();
+        let ended = run(&mut hub, app, &["true"]).await;
+        assert!(since.elapsed() < SOON, "{app}: {:?}", since.elapsed());
+        is(&cluster, &ended, 125, words).await;
+    }
+    for (with, words) in [
+        (json!({ "from": "deploy/huge-web" }), &["does not belong to the app demo"][..]),
+        (json!({ "from": "deploy/none" }), &["not found"]),
+        (json!({ "container": "none" }), &["no container none", "web"]),
+        (json!({ "memory": "much" }), &["not a quantity"]),
+    ] {
+        let mut source = json!({ "app": "demo", "detached": true });
+        with.as_object().into_iter().flatten().for_each(|(name, value)| source[name] = value.clone());
+        let started = hub.run(&["true"], source).await;
+        let ended = hub.ended(started["id"].as_str().expect("an id")).await;
+        is(&cluster, &ended, 125, words).await;
+    }
+}
+
+#[tokio::test]
+async fn a_quota_a_missing_namespace_and_a_reserved_one_are_told_of() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none-more" },
+        "spec": { "hard": { "pods": "1" } },
+    }));
+    let apps = "[apps.away]\nnamespace = \"fh-not-there\"\n[apps.system]\nnamespace = \"kube-system\"\n";
+    let settings = format!("{}{apps}", cluster.settings_with_agent());
+    let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
+    until("the app has its pod", async || {
+        cluster.kubectl(&["get", "pods", "-o", "name"]).contains("demo-web").then_some(())
+    })
+    .await;
+    let ended = run(&mut hub, "demo", &["true"]).await;
+    is(&cluster, &ended, 125, &["exceeded quota", "none-more"]).await;
+    let ended = run(&mut hub, "away", &["true"]).await;
+    is(&cluster, &ended, 125, &["fh-not-there"]).await;
+    for (app, words) in [("system", "not for apps"), ("No_Such", "lower-case")] {
+        let source = json!({ "kind": "run", "app": app, "command": ["true"] });
+        let (status, problem) = hub.ask("POST", "/v1/sessions", Some(json!({ "source": source }))).await;
+        assert_eq!((status, &problem["code"]), (400, &json!("invalid_request")), "{problem}");
+        assert!(problem["detail"].as_str().expect("text").contains(words), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_while_it_starts_leaves_nothing() {
+    let Some(cluster) = Cluster::start().await else { return };
+    // No node has the label: it would wait for ever.
+    cluster.deploy_with("slow", json!({ "nodeSelector": { "there-is": "none" } }), json!({}));
+    let mut hub = cluster.hub().await;
+    let source = json!({ "kind": "run", "app": "slow", "command": ["true"], "detached": true, "idempotency_key": "k" });
+    let body = json!({ "source": source });
+    let starting = hub.ask("POST", "/v1/sessions", Some(body));
+    let stop = async {
+        until("the pod is made", async || (!cluster.runs().is_empty()).then_some(())).await;
+        assert_eq!(hub.ask("DELETE", "/v1/sessions/run.1", None).await.0, 202);
+    };
+    let ((status, started), ()) = tokio::join!(starting, stop);
+    assert_eq!(status, 201, "{started}");
+    let ended = hub.ended(started["id"].as_str().expect("an id")).await;
+    is(&cluster, &ended, 143, &["stopped by tester"]).await;
+    hub.terminate().await;
+}
