@@ -34,8 +34,8 @@ pub const PACE_WINDOW: u64 = 512 << 10;
 /// How long an ended session stays in memory after its last viewer left.
 const KEPT: Duration = Duration::from_secs(5);
 
-/// How long a start is waited for before it is answered.
-const BEGIN: Duration = Duration::from_secs(5);
+/// How long a start is waited for before it is answered: a process's, and one that tells how far it has come.
+const BEGIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
 /// How long a note for the store waits that it did not take.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -193,7 +193,8 @@ impl Registry {
         }
         self.tend(&session);
         // Who has the answer has a command that runs, or the reason why not: a hub that dies now costs nobody a start.
-        let _slow_but_under_way = tokio::time::timeout(BEGIN, session.begun()).await;
+        let wait = if self.backend.has_environment() { BEGIN.1 } else { BEGIN.0 };
+        let _slow_but_under_way = tokio::time::timeout(wait, session.begun()).await;
         Ok((session, true))
     }
 

@@ -94,7 +94,8 @@ on_both! {
         too_much_takes_the_journals_that_ended_first,
         old_audit_lines_go,
         a_day_that_is_used_again_works,
-        retention_disturbs_nobody;
+        retention_disturbs_nobody,
+        one_hub_at_a_time_is_alone;
     life:
         the_installation_keeps_its_id,
         reopening_keeps_everything,

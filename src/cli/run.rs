@@ -12,7 +12,7 @@ use super::output::print;
 use super::{Context, terminal};
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{caller_env, variable};
-use crate::protocol::{NewRun, NewSession, NewSource, Role, Started};
+use crate::protocol::{NewRun, NewSession, NewSource, Role, Started, State};
 
 /// The arguments of `run`.
 #[derive(Args)]
@@ -89,7 +89,11 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let new = NewSession { source: NewSource::Run(Box::new(new)) };
     let started = context.api.start(&new).await.map_err(|error| Failure::from(error).as_hub_failure())?;
     let recorded = if started.session.record { "recorded" } else { "not recorded" };
-    let state = if args.detach { "done" } else { "up" };
+    let state = match (args.detach, started.session.state) {
+        (true, _) => "done",
+        (false, State::Starting) => "starting",
+        (false, _) => "up",
+    };
     starting.done(&format!("{state}, {} ({recorded})", started.session.name));
     if args.detach {
         return detached(&started);

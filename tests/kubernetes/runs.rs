@@ -167,8 +167,11 @@ async fn a_run_is_no_servers_and_goes_with_its_app() {
         "spec": { "selector": { "app.kubernetes.io/instance": "demo" }, "ports": [{ "port": 80 }] },
     }));
     let mut hub = cluster.hub().await;
-    let started = hub.run(&["sleep", "600"], json!({ "app": "demo", "detached": true })).await;
+    let started = hub.run(&["sh", "-c", "echo hi; sleep 600"], json!({ "app": "demo", "detached": true })).await;
     let id = started["id"].as_str().expect("an id").to_owned();
+    // Whoever collects the logs of pods has those of runs.
+    let logs = ["logs", "-l", "foghorn.dev/session"];
+    until("kubectl has its output", async || (cluster.try_kubectl(&logs).ok()? == "hi\n").then_some(())).await;
     let run = cluster.runs().remove(0);
     let name = run["metadata"]["name"].as_str().expect("a name");
     assert!(name.starts_with("demo-run-"), "{name}");
@@ -213,5 +216,42 @@ async fn labels_that_would_make_a_run_a_server_are_refused() {
         let text = ended["exit_text"].as_str().expect("a sentence");
         assert!(text.contains(word) && text.contains("keep fewer labels"), "{text}");
         assert!(cluster.runs().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_started_by_its_images_launcher_beside_the_containers_that_are_kept() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let launcher = "#!/bin/sh\nexport BY=the-launcher\nexec \"$@\"\n";
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "launcher" }, "data": { "launcher": launcher },
+    }));
+    let (image, never) = ("docker.io/rig/bash:1", "IfNotPresent");
+    let pod = json!({
+        "containers": [
+            {
+                "name": "web", "image": image, "imagePullPolicy": never, "command": ["sleep", "1000"],
+                "volumeMounts": [{ "name": "launcher", "mountPath": "/cnb/lifecycle" }],
+            },
+            { "name": "proxy", "image": image, "imagePullPolicy": never, "command": ["sleep", "1000"] },
+            { "name": "exporter", "image": image, "imagePullPolicy": never, "command": ["sleep", "1000"] },
+        ],
+        "volumes": [{ "name": "launcher", "configMap": { "name": "launcher", "defaultMode": 493 } }],
+    });
+    cluster.deploy_with("built", pod, json!({}));
+    let settings = format!("{}[apps.built]\nkeep_containers = [\"proxy\"]\n", cluster.settings_with_agent());
+    let mut hub = crate::support::server::Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
+    for (launcher, says) in [(true, "by the-launcher\n"), (false, "by nobody\n")] {
+        let script = "echo by ${BY:-nobody}; sleep 1";
+        let source = json!({ "app": "built", "detached": true, "launcher": launcher });
+        let started = hub.run(&["sh", "-c", script], source).await;
+        let run = cluster.runs().remove(0);
+        let names: Vec<_> = run["spec"]["containers"].as_array().expect("containers").iter().collect();
+        assert_eq!(names.iter().map(|own| own["name"].as_str().expect("a name")).collect::<Vec<_>>(), ["web", "proxy"]);
+        let id = started["id"].as_str().expect("an id");
+        assert_eq!(hub.ended(id).await["exit_status"], 0);
+        assert_eq!(hub.output(id, false).await, says);
+        // What stands beside the command does not hold up its end.
+        until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
     }
 }

@@ -148,3 +148,25 @@ pub(crate) async fn retention_disturbs_nobody(bed: &Bed) {
     assert_eq!(bed.number("SELECT COUNT(*) FROM chunks").await, 0);
     other.close().await;
 }
+
+pub(crate) async fn one_hub_at_a_time_is_alone(bed: &Bed) {
+    let other = bed.open().await.unwrap();
+    let alone = bed.store.alone().await.unwrap();
+    assert!(alone.is_some());
+    // The hub that has the folder has the file: there is no other one.
+    if bed.url().is_some() {
+        assert!(other.alone().await.unwrap().is_none());
+    }
+    drop(alone);
+    until_alone(&other).await;
+    other.close().await;
+}
+
+/// The server hears of a connection that is gone in its own time.
+async fn until_alone(store: &foghorn::store::SharedStore) {
+    let since = std::time::Instant::now();
+    while store.alone().await.unwrap().is_none() {
+        assert!(since.elapsed() < std::time::Duration::from_secs(10));
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
