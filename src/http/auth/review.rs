@@ -105,14 +105,15 @@ impl Reviews {
         }))
     }
 
-    /// Whose token it is; none: nobody's.
+    /// Whose token it is; none: nobody's. A stranger waits for a turn, who is here already does not: however many
+    /// strangers come, what is open is looked after.
     ///
     /// # Errors
     /// [`Away`].
-    pub async fn identify(&self, token: &Secret) -> Result<Option<Arc<Identity>>, Away> {
+    pub async fn identify(&self, token: &Secret, stranger: bool) -> Result<Option<Arc<Identity>>, Away> {
         let (remembered, turn) = &self.tokens;
         let review = async {
-            let _turn = turn.acquire().await;
+            let _turn = if stranger { Some(turn.acquire().await) } else { None };
             let spec = TokenReviewSpec { token: Some(token.expose().to_owned()), audiences: None };
             let review = TokenReview { spec, ..TokenReview::default() };
             Ok(identity(self.reviewer.token(review).await.inspect_err(warn)?).map(Arc::new))
