@@ -239,7 +239,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
         Some(kubernetes) => Some(Cluster::new(kubernetes.clone(), settings.apps.clone()).await?),
         None => None,
     };
-    let reviews = reviews(&settings, cluster.as_ref()).await?;
+    let reviews = reviews(&settings, cluster.as_ref(), &metrics).await?;
     let backend: Arc<dyn Backend> = match &cluster {
         Some(cluster) => {
             let installation = store.installation().await?;
@@ -318,14 +318,18 @@ fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {
 }
 
 /// Who vouches for people by the settings, which may be a cluster's that the hub runs nothing on.
-async fn reviews(settings: &Server, cluster: Option<&Arc<Cluster>>) -> Result<Option<Reviews>, ServerError> {
+async fn reviews(
+    settings: &Server,
+    cluster: Option<&Arc<Cluster>>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Reviews>, ServerError> {
     let cluster = match (cluster, &settings.auth) {
         (None, Auth::Kubernetes(kubernetes)) => {
             Some(Cluster::new((**kubernetes).clone(), settings.apps.clone()).await?)
         }
         (cluster, _) => cluster.cloned(),
     };
-    Ok(Reviews::new(settings, cluster)?)
+    Ok(Reviews::new(settings, cluster, metrics.clone())?)
 }
 
 fn hub_file(home: &Home, address: SocketAddr, backend: &str) -> HubFile {

@@ -21,7 +21,7 @@ use super::Hub;
 use super::auth::{Act, Caller, again};
 use super::error::ApiError;
 use super::format::Format;
-use super::sessions::{audited, check_act, line};
+use super::sessions::{audited, line};
 use crate::logs::follower::{Ask, Filter, Follower, Start};
 use crate::logs::line::Line;
 use crate::logs::position::Positions;
@@ -77,7 +77,7 @@ pub async fn logs(
         Ok(Query(query)) => ask(&app, query, &headers),
         Err(error) => Err(ApiError::invalid(error.body_text())),
     };
-    let allowed = check_act(&hub, &caller, Act::Logs, &app, "read the logs of this app").await.and(asked);
+    let allowed = caller.check(&hub, Act::Logs, &app, "read the logs of this app").await.and(asked);
     let shown: String = app.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
     let ask = audited(&hub, line, allowed)?;

@@ -102,11 +102,6 @@ pub(super) async fn find_with_right(
     Ok((session, has))
 }
 
-/// Refuses what the caller may not do to an app. `what` completes "this token does not allow to".
-pub(super) async fn check_act(hub: &Hub, caller: &Caller, act: Act, app: &str, what: &str) -> Result<(), ApiError> {
-    if caller.may(hub, act, app).await? { Ok(()) } else { Err(ApiError::forbidden(what)) }
-}
-
 /// A line for the audit trail.
 pub(super) fn line(caller: &Caller, action: &str, session: Option<Uuid>, peer: SocketAddr) -> AuditRow {
     AuditRow {
@@ -136,7 +131,7 @@ pub async fn start(
 ) -> Result<Response, ApiError> {
     let Json(NewSession { source: NewSource::Run(run) }) = body?;
     let what = format!("start sessions of {}", run.app);
-    if let Err(denied) = check_act(&hub, &caller, Act::Run, &run.app, &what).await {
+    if let Err(denied) = caller.check(&hub, Act::Run, &run.app, &what).await {
         hub.metrics.start(denied.code);
         return audited(&hub, line(&caller, "start", None, peer), Err(denied));
     }

@@ -111,7 +111,10 @@ async fn the_two_objects_are_kubernetes_own_and_a_persons_token_is_in_the_first_
         json!({"group": "foghorn.dev", "resource": "sessions", "verb": "logs", "namespace": "blog", "name": "blog"});
     assert_eq!(attributes, expected);
     let body = json!({"source": {"kind": "run", "app": "blog", "command": ["true"], "detached": true}});
-    assert_eq!(server.ask_as(RIA, "POST", "/v1/sessions", Some(body.clone())).await.0, 403);
+    let (status, problem) = server.ask_as(RIA, "POST", "/v1/sessions", Some(body.clone())).await;
+    assert_eq!(status, 403);
+    let needed = "it needs `create sessions.foghorn.dev` in the namespace blog";
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.ends_with(needed)), "{problem}");
     authorizer.allows("rob create sessions blog");
     assert_eq!(server.ask_as(ROB, "POST", "/v1/sessions", Some(body)).await.0, 201);
     stop_all(&server).await;
@@ -160,6 +163,9 @@ async fn an_authorizer_that_is_away_lets_nobody_new_in_and_takes_nobodys_right()
         let (status, problem) = server.ask_as(&fresh, "GET", &path, None).await;
         assert_eq!((status, &problem["code"]), (503, &json!("authorizer_unavailable")), "{mood:?}");
         assert!(since.elapsed() < Duration::from_secs(5), "{mood:?}");
+        let (_, metrics) = server.bytes_as(&server.token(), "GET", "/metrics", None).await;
+        let zero = b"foghorn_reviews_total{outcome=\"away\"} 0";
+        assert!(!metrics.windows(zero.len()).any(|part| part == zero), "{mood:?}");
         assert_eq!(server.ask_as(RIA, "GET", &path, None).await.0, 200, "{mood:?}");
         assert_eq!(server.ask_as(OWNER, "GET", &path, None).await.0, 503, "{mood:?}");
         assert_eq!(server.ask("GET", &path, None).await.0, 200, "a static token needs nobody, {mood:?}");

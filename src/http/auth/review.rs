@@ -24,7 +24,9 @@ use super::{hash, rights};
 use crate::config::auth::{Auth, Rights, Watch};
 use crate::config::server::{App, Server};
 use crate::kubernetes::Cluster;
+use crate::kubernetes::apps::NoHome;
 use crate::kubernetes::error::sentence;
+use crate::metrics::Metrics;
 use crate::protocol::Secret;
 use crate::store::{Right, SessionRow};
 
@@ -74,6 +76,7 @@ pub(super) trait Reviewer: Send + Sync + 'static {
 /// See the module's documentation.
 pub struct Reviews {
     reviewer: Arc<dyn Reviewer>,
+    metrics: Arc<Metrics>,
     /// Where apps are, where it is in a cluster.
     cluster: Option<Arc<Cluster>>,
     rights: Rights,
@@ -88,7 +91,11 @@ impl Reviews {
     ///
     /// # Errors
     /// [`WebhookError`].
-    pub fn new(settings: &Server, cluster: Option<Arc<Cluster>>) -> Result<Option<Self>, WebhookError> {
+    pub fn new(
+        settings: &Server,
+        cluster: Option<Arc<Cluster>>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Option<Self>, WebhookError> {
         let reviewer: Arc<dyn Reviewer> = match (&settings.auth, &cluster) {
             (Auth::Webhook(webhook), _) => Arc::new(Webhook::new(webhook.clone())?),
             (Auth::Kubernetes(_), Some(cluster)) => Arc::new(ApiServer(cluster.client.clone())),
@@ -96,6 +103,7 @@ impl Reviews {
         };
         Ok(Some(Self {
             reviewer,
+            metrics,
             cluster,
             rights: settings.rights,
             apps: settings.apps.clone(),
@@ -116,7 +124,7 @@ impl Reviews {
             let _turn = if stranger { Some(turn.acquire().await) } else { None };
             let spec = TokenReviewSpec { token: Some(token.expose().to_owned()), audiences: None };
             let review = TokenReview { spec, ..TokenReview::default() };
-            Ok(identity(self.reviewer.token(review).await.inspect_err(warn)?).map(Arc::new))
+            self.counted(self.reviewer.token(review).await.map(|status| identity(status).map(Arc::new)))
         };
         remembered.ask(hash(token.expose()), review).await
     }
@@ -127,8 +135,8 @@ impl Reviews {
         let question = serde_json::to_string(&(identity, &identity.extra, &act)).unwrap_or_default();
         let review = async {
             let _turn = turn.acquire().await;
-            let status = self.reviewer.access(access(identity, act)).await.inspect_err(warn)?;
-            Ok((status.allowed && status.denied != Some(true)).then_some(()))
+            let status = self.reviewer.access(access(identity, act)).await;
+            self.counted(status.map(|status| (status.allowed && status.denied != Some(true)).then_some(())))
         };
         Ok(remembered.ask(hash(&question), review).await?.is_some())
     }
@@ -138,13 +146,25 @@ impl Reviews {
     /// # Errors
     /// [`Away`].
     pub async fn may(&self, identity: &Identity, act: rights::Act, app: &str) -> Result<bool, Away> {
-        let Some(namespace) = self.namespace(app) else { return Ok(false) };
+        let Ok(namespace) = self.namespace(app) else { return Ok(false) };
         for attributes in act.attributes(self.rights, &namespace, app) {
             if !self.allows(identity, attributes).await? {
                 return self.is_admin(identity).await;
             }
         }
         Ok(true)
+    }
+
+    /// What has to be granted for this to an app, for one who was refused it.
+    #[must_use]
+    pub fn needs(&self, act: rights::Act, app: &str) -> String {
+        let namespace = match self.namespace(app) {
+            Ok(namespace) => namespace,
+            Err(none) => return none.to_string(),
+        };
+        let words = act.attributes(self.rights, &namespace, app).into_iter().map(rights::words);
+        let words = words.collect::<Vec<_>>().join(" and ");
+        format!("it needs {words} in the namespace {namespace}")
     }
 
     /// Whether a person has all rights on everything.
@@ -185,22 +205,30 @@ impl Reviews {
         Ok(set || self.is_admin(identity).await?)
     }
 
+    /// Counts an answer. That there is none is said here, once: who asked is told no more than that nobody can say.
+    fn counted<T>(&self, answer: Result<Option<T>, Away>) -> Result<Option<T>, Away> {
+        self.metrics.review(match &answer {
+            Ok(Some(_)) => "yes",
+            Ok(None) => "no",
+            Err(away) => {
+                tracing::warn!(error = %away, "who may do what cannot be asked");
+                "away"
+            }
+        });
+        answer
+    }
+
     fn watch(&self, app: &str) -> Watch {
         self.apps.get(app).and_then(|app| app.watch).unwrap_or(self.watch)
     }
 
-    /// The namespace that rights on an app are asked for in; none: nobody has any.
-    fn namespace(&self, app: &str) -> Option<String> {
+    /// The namespace that rights on an app are asked for in; where there is none, nobody has any.
+    fn namespace(&self, app: &str) -> Result<String, NoHome> {
         match &self.cluster {
-            Some(cluster) => cluster.home(app).ok().map(|home| home.namespace),
-            None => Some(app.to_owned()),
+            Some(cluster) => Ok(cluster.home(app)?.namespace),
+            None => Ok(app.to_owned()),
         }
     }
-}
-
-/// Said here, once: who asked is told no more than that nobody can say.
-fn warn(away: &Away) {
-    tracing::warn!(error = %away, "who may do what cannot be asked");
 }
 
 /// The person of a review.

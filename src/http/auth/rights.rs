@@ -68,6 +68,14 @@ pub(super) fn admin() -> ResourceAttributes {
     }
 }
 
+/// Attributes in the words of a Role.
+pub(super) fn words(attributes: ResourceAttributes) -> String {
+    let group = attributes.group.map(|group| format!(".{group}")).unwrap_or_default();
+    let subresource = attributes.subresource.map(|name| format!("/{name}")).unwrap_or_default();
+    let (verb, resource) = (attributes.verb.unwrap_or_default(), attributes.resource.unwrap_or_default());
+    format!("`{verb} {resource}{group}{subresource}`")
+}
+
 impl Caller {
     /// What it may do with a session; none: it does not even see it.
     ///
@@ -96,6 +104,21 @@ impl Caller {
             (Self::User(user), Some(reviews)) => Ok(reviews.may(&user.identity, act, app).await?),
             (Self::Ticket(_), _) | (Self::User(_), None) => Ok(false),
         }
+    }
+
+    /// Refuses what it may not do to an app; `what` is that, in words.
+    ///
+    /// # Errors
+    /// That it may not, and what it needs; see [`Self::right`] too.
+    pub async fn check(&self, hub: &Hub, act: Act, app: &str, what: &str) -> Result<(), ApiError> {
+        if self.may(hub, act, app).await? {
+            return Ok(());
+        }
+        let mut refused = ApiError::forbidden(what);
+        if let (Self::User(_), Some(reviews)) = (self, &hub.reviews) {
+            refused.detail = format!("you may not {what}: {}", reviews.needs(act, app));
+        }
+        Err(refused)
     }
 
     /// Whether it has all rights on everything, and sees the audit trail.
