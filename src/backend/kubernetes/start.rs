@@ -145,7 +145,7 @@ fn start_failed(reason: String) -> Cause {
 }
 
 fn gone() -> Cause {
-    Cause::Lost { reason: "its pod is gone: somebody else has deleted it".into() }
+    Cause::Lost { reason: "its pod is not there: it was never made, or somebody else has deleted it".into() }
 }
 
 fn stand(pod: &Pod, container: &str) -> Stand {
