@@ -1,6 +1,5 @@
 //! Which hub a client talks to: one that it was told of, or this user's own, which it starts where none runs.
 
-use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 
 use super::error::ClientError;
 use super::http::{Ask, Http};
-use super::login::Logins;
+use super::login::{Logins, Tokens};
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{ClientSettings, NOT_FOR_A_HUB};
 use crate::protocol::{HubFile, SUBPROTOCOL};
@@ -44,12 +43,6 @@ const TAIL_LINES: usize = 10;
 /// How many bytes of the log are looked at for them.
 const TAIL_BYTES: u64 = 4096;
 
-/// After how long a token is looked for again where it comes from.
-const TOKEN_AGE: Duration = Duration::from_secs(300);
-
-/// A token that was found longer ago than this, and is refused, may have ended since.
-const TOKEN_TRIED: Duration = Duration::from_secs(2);
-
 /// The exit status of a hub that was started in a wrong way; another try would end the same.
 const USAGE: i32 = 2;
 
@@ -75,10 +68,8 @@ pub struct Hubs {
     started: Mutex<Vec<Child>>,
     /// The exit status of the last one that ended.
     ended: Mutex<Option<i32>>,
-    /// The ways to the tokens of those that were logged in to.
-    logins: Logins,
-    /// Their tokens, and when each was found.
-    tokens: tokio::sync::Mutex<HashMap<String, (Instant, String)>>,
+    /// The tokens of those that were logged in to.
+    tokens: Tokens,
 }
 
 impl Hubs {
@@ -96,8 +87,7 @@ impl Hubs {
         let logins = if known { Logins::default() } else { Logins::read(&settings.home)? };
         Ok(Self {
             http: Http::new(https)?,
-            logins,
-            tokens: tokio::sync::Mutex::default(),
+            tokens: Tokens::new(logins),
             settings,
             turn: AtomicUsize::new(0),
             started: Mutex::new(Vec::new()),
@@ -148,34 +138,24 @@ impl Hubs {
         if is_private(url) || self.settings.insecure { Ok(()) } else { Err(ClientError::Insecure(url.to_owned())) }
     }
 
-    /// The token of a hub that was logged in to, as it was found a moment ago, or anew.
+    /// The token of a hub that was logged in to.
     async fn token_of(&self, url: &str) -> Result<Option<String>, ClientError> {
-        let Some(login) = self.logins.of(url) else { return Ok(None) };
-        self.check_private(url)?;
-        let mut tokens = self.tokens.lock().await;
-        if let Some((_, token)) = tokens.get(url).filter(|(found, _)| found.elapsed() < TOKEN_AGE) {
-            return Ok(Some(token.clone()));
+        let token = self.tokens.of(url).await?;
+        if token.is_some() {
+            self.check_private(url)?;
         }
-        let token = login.token(false).await?;
-        tokens.insert(url.to_owned(), (Instant::now(), token.clone()));
-        Ok(Some(token))
+        Ok(token)
     }
 
-    /// Says that a hub did not take the token that it was shown. Whether there may be another one: that one was not
-    /// found just now.
+    /// Says that a hub did not take the token that it was shown. Whether there may be another one.
     pub async fn refused(&self, url: &str) -> bool {
-        let mut tokens = self.tokens.lock().await;
-        let old = tokens.get(url).is_some_and(|(found, _)| found.elapsed() > TOKEN_TRIED);
-        if old {
-            tokens.remove(url);
-        }
-        old
+        self.tokens.refused(url).await
     }
 
     /// The token of the hub found last, found anew: none where there is no way to one.
     pub async fn renewed(&self) -> Option<String> {
         let hub = self.find().await.ok()?;
-        self.tokens.lock().await.remove(&hub.url);
+        self.tokens.forget(&hub.url).await;
         if self.settings.token.is_some() { None } else { self.token_of(&hub.url).await.ok()? }
     }
 

@@ -3,12 +3,13 @@
 //! What is remembered, for each hub, is the way to it and never the token: so one that is made anew every hour, by a
 //! plugin or in a file, is found again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, HeaderValue};
@@ -16,12 +17,20 @@ use http::{Request, Response};
 use kube::client::{AuthError, Body, ConfigExt};
 use kube::config::{AuthInfo, ExecInteractiveMode, KubeConfigOptions, Kubeconfig};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 
 use crate::config::client::variable;
 
 /// The file in the state folder.
 const FILE: &str = "logins.json";
+
+/// After how long a token is looked for again where it comes from.
+const AGE: Duration = Duration::from_secs(300);
+
+/// A token that was found longer ago than this, and is refused, may have ended since.
+const TRIED: Duration = Duration::from_secs(2);
 
 /// A header, once it is there.
 type Header = Pin<Box<dyn Future<Output = Result<Option<HeaderValue>, String>> + Send>>;
@@ -46,7 +55,7 @@ pub enum LoginError {
     #[error("the context {0} has no token; log in to that cluster first")]
     NoToken(String),
     /// Its plugin, or its file, gave none.
-    #[error("the context {context} gave no token: {reason}")]
+    #[error("the context {context} gave no token: {reason}; does `kubectl` work with it?")]
     Failed {
         /// Which.
         context: String,
@@ -209,5 +218,45 @@ impl Logins {
             std::fs::rename(&new, &path)
         };
         write().map_err(|error: std::io::Error| LoginError::File { path: path.clone(), reason: error.to_string() })
+    }
+}
+
+/// Tokens as they were found a moment ago, by the hubs' URLs.
+pub struct Tokens {
+    logins: Logins,
+    found: Mutex<HashMap<String, (Instant, String)>>,
+}
+
+impl Tokens {
+    /// None is found yet.
+    #[must_use]
+    pub fn new(logins: Logins) -> Self {
+        Self { logins, found: Mutex::default() }
+    }
+
+    /// A hub's token; none where nobody logged in to it.
+    ///
+    /// # Errors
+    /// [`LoginError`].
+    pub async fn of(&self, url: &str) -> Result<Option<String>, LoginError> {
+        let Some(login) = self.logins.of(url) else { return Ok(None) };
+        let mut found = self.found.lock().await;
+        if let Some((_, token)) = found.get(url).filter(|(since, _)| since.elapsed() < AGE) {
+            return Ok(Some(token.clone()));
+        }
+        let token = login.token(false).await?;
+        found.insert(url.to_owned(), (Instant::now(), token.clone()));
+        Ok(Some(token))
+    }
+
+    /// Takes note that a hub did not take its token. Whether there may be another one: that one was not found just now.
+    pub async fn refused(&self, url: &str) -> bool {
+        let mut found = self.found.lock().await;
+        found.get(url).is_some_and(|(since, _)| since.elapsed() > TRIED) && found.remove(url).is_some()
+    }
+
+    /// Has a hub's token found anew.
+    pub async fn forget(&self, url: &str) {
+        self.found.lock().await.remove(url);
     }
 }

@@ -170,10 +170,14 @@ async fn an_authorizer_that_is_away_lets_nobody_new_in_and_takes_nobodys_right()
         assert_eq!(server.ask_as(OWNER, "GET", &path, None).await.0, 503, "{mood:?}");
         assert_eq!(server.ask("GET", &path, None).await.0, 200, "a static token needs nobody, {mood:?}");
     }
-    // Past the time for which an answer is believed without asking, too.
+    // Past the time for which an answer is believed without asking, too, and on what is open.
     authorizer.mind().mood = Mood::Hangs;
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    let mut viewer = server.attach_as(RIA, &session, Hello::watch()).await.expect("watches");
+    tokio::time::sleep(Duration::from_secs(35)).await;
     assert_eq!(server.ask_as(RIA, "GET", &path, None).await.0, 200);
+    viewer.say(&ClientMessage::Stop).await;
+    assert_eq!(viewer.rest().await, 1000, "nobody asked for another token, and the stream went on");
+    assert!(viewer.seen.iter().all(|message| !matches!(message, HubMessage::Renew | HubMessage::Error { .. })));
     authorizer.mind().mood = Mood::Denies;
     let problem = server.ask_as(ELI, "GET", "/v1/apps/blog/logs", None).await;
     assert_eq!((problem.0, &problem.1["code"]), (403, &json!("forbidden")), "denied outranks allowed");
