@@ -1,14 +1,16 @@
-//! The live log of an app on this machine: the output of its sessions and the files that the configuration names for
-//! it, as one stream of lines that any number may follow.
+//! The live log of an app: the output of its sessions, the files that the configuration names for it, and, with a
+//! cluster, the containers of its pods, as one stream of lines that any number may follow.
 //!
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`line`] | a line, and its written forms |
 //! | [`split`], [`text`] | bytes into lines, and lines into text |
 //! | [`position`] | how far each source was read, and the token that says so |
-//! | [`ring`] | the newest lines, bounded |
+//! | [`ring`], [`cursors`] | the newest lines, bounded, and who has read how many |
+//! | [`state`] | what changes in one step |
 //! | [`sessions`] | the app's sessions as they come, say something, and end |
 //! | [`files`], [`tail`], [`pattern`] | the app's files through rotation and truncation |
+//! | [`pods`] | the app's pods as they come and go, and what their containers say |
 //! | [`history`], [`backfill`] | what was said before, and from where on a follower wants it |
 //! | [`follower`] | one follower's way through history and ring |
 //!
@@ -24,29 +26,35 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::server::App;
+use crate::kubernetes::Cluster;
 use crate::registry::Registry;
 use crate::session::{Session, lock};
 use crate::store::StoreError;
 use crate::tasks::Tasks;
 
 pub mod backfill;
+pub mod cursors;
 pub mod files;
 pub mod follower;
 pub mod history;
 pub mod line;
 pub mod pattern;
+pub mod pods;
 pub mod position;
 pub mod ring;
 pub mod sessions;
 pub mod split;
+pub mod state;
 pub mod tail;
 pub mod text;
 
+use cursors::Cursors;
 use files::Files;
 use follower::{Ask, Follower};
-use line::{Entry, Line};
-use position::{FileAt, FileId, Move, Positions};
-use ring::Ring;
+use line::Entry;
+use pods::{Container, Place, Pods, Reach};
+use position::{ContainerAt, FileAt, Move};
+use state::{Join, State};
 use tail::Handle;
 
 /// How long a log is kept after its last follower left: who comes back soon finds it as it was.
@@ -58,11 +66,28 @@ pub const RING: usize = 4 << 20;
 /// How many lines are appended under one lock.
 const AT_ONCE: usize = 256;
 
+/// How long a source that has much at once waits for those that do not read.
+const READ: Duration = Duration::from_secs(1);
+
 /// How long who joins waits for the sources to be looked at once more.
 const FRESH: Duration = Duration::from_secs(2);
 
 /// How long who resumes waits for a session to be read up to where they were: on a new hub the agent is asked first.
 const REACH: Duration = Duration::from_secs(10);
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// The store does not say which sessions the app has.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The app cannot be in the cluster.
+    #[error("{0}")]
+    NoHome(String),
+    /// The API server does not say which pods the app has.
+    #[error("the app's pods cannot be followed: {0}")]
+    Cluster(String),
+}
 
 /// What a source tells its log.
 #[derive(Debug)]
@@ -73,6 +98,8 @@ pub enum Event {
     Moved(Move),
     /// A file is followed from here on.
     Opened(Handle, FileAt),
+    /// The log of a container is read from here on.
+    Joined(Arc<Container>, ContainerAt),
     /// The session with this number was read up to this offset, held parts of lines included.
     Read(u64, u64),
 }
@@ -81,6 +108,7 @@ pub enum Event {
 pub struct Logs {
     registry: Arc<Registry>,
     apps: BTreeMap<String, App>,
+    reach: Option<Arc<Reach>>,
     tasks: Tasks,
     open: Mutex<HashMap<String, Arc<Slot>>>,
     followers: watch::Sender<usize>,
@@ -94,10 +122,16 @@ struct Slot {
 }
 
 impl Logs {
-    /// No log is open. `apps` has the patterns of the apps' files.
+    /// No log is open. `apps` has the patterns of the apps' files; `cluster` has their pods.
     #[must_use]
-    pub fn new(registry: Arc<Registry>, apps: BTreeMap<String, App>, tasks: Tasks) -> Arc<Self> {
-        Arc::new(Self { registry, apps, tasks, open: Mutex::default(), followers: watch::Sender::new(0) })
+    pub fn new(
+        registry: Arc<Registry>,
+        apps: BTreeMap<String, App>,
+        cluster: Option<Arc<Cluster>>,
+        tasks: Tasks,
+    ) -> Arc<Self> {
+        let reach = cluster.map(Reach::new);
+        Arc::new(Self { registry, apps, reach, tasks, open: Mutex::default(), followers: watch::Sender::new(0) })
     }
 
     /// Follows how many follow a log.
@@ -109,23 +143,26 @@ impl Logs {
     /// Joins the log of an app; opens it if nobody follows it now.
     ///
     /// # Errors
-    /// Where the store does not say which sessions the app has.
-    pub async fn follow(self: &Arc<Self>, app: &str, ask: Ask) -> Result<Follower, StoreError> {
+    /// [`LogsError`].
+    pub async fn follow(self: &Arc<Self>, app: &str, ask: Ask) -> Result<Follower, LogsError> {
         let guest = Guest::join(self, app);
         let log = guest.slot.log.get_or_try_init(|| self.open(app, &guest.slot)).await?.clone();
         Follower::join(log, guest, ask).await
     }
 
-    async fn open(self: &Arc<Self>, app: &str, slot: &Arc<Slot>) -> Result<Arc<Log>, StoreError> {
+    async fn open(self: &Arc<Self>, app: &str, slot: &Arc<Slot>) -> Result<Arc<Log>, LogsError> {
         let patterns = self.apps.get(app).map(|app| app.logs.clone()).unwrap_or_default();
+        let place = self.reach.as_ref().map(|reach| Place::new(reach, app)).transpose()?.map(Arc::new);
         let log = Arc::new(Log {
             app: app.into(),
             registry: self.registry.clone(),
             tasks: self.tasks.clone(),
             stop: self.tasks.stopping().child_token(),
             patterns: patterns.clone(),
+            place: place.clone(),
             state: Mutex::new(State::new()),
             head: watch::Sender::new(0),
+            cursors: Cursors::default(),
             looks: Looks::default(),
         });
         // Where opening fails, or is given up, what was begun ends with it.
@@ -136,6 +173,12 @@ impl Logs {
                 log.publish(events);
                 log.spawn("log-files", files::follow(log.clone(), files));
             }
+        }
+        if let Some(place) = place {
+            let pods = Pods::open(log.clone(), place.clone()).await?;
+            log.spawn("log-events", pods::events::follow(log.clone(), place.clone()));
+            log.spawn("log-shortage", pods::tell_shortage(log.clone(), place));
+            log.spawn("log-pods", pods.follow());
         }
         log.open_sessions().await?;
         log.spawn("log-sessions", log.clone().follow_sessions());
@@ -209,69 +252,13 @@ pub struct Log {
     tasks: Tasks,
     stop: CancellationToken,
     patterns: Vec<String>,
+    /// Where its pods are.
+    place: Option<Arc<Place>>,
     state: Mutex<State>,
     /// Moves with every line.
     head: watch::Sender<u64>,
+    cursors: Cursors,
     looks: Looks,
-}
-
-/// What changes in one step.
-struct State {
-    ring: Ring,
-    positions: Positions,
-    files: BTreeMap<FileId, Handle>,
-    /// The sessions that are read, and up to where.
-    sessions: BTreeMap<u64, (Arc<Session>, u64)>,
-}
-
-/// What a follower starts from: all before it is history, all behind it comes from the ring.
-pub struct Join {
-    /// The next line in the ring.
-    pub cursor: u64,
-    /// Where the sources stand before that line.
-    pub positions: Positions,
-    /// The files that are followed.
-    pub files: BTreeMap<FileId, Handle>,
-}
-
-impl State {
-    fn new() -> Self {
-        Self {
-            ring: Ring::new(RING),
-            positions: Positions::default(),
-            files: BTreeMap::new(),
-            sessions: BTreeMap::new(),
-        }
-    }
-
-    fn apply(&mut self, app: &Arc<str>, event: Event) {
-        match event {
-            Event::Line(entry) => {
-                self.moved(entry.moved);
-                let resume = self.positions.token(app);
-                self.ring.push(Arc::new(Line::new(app.clone(), entry, resume)));
-            }
-            Event::Moved(moved) => self.moved(moved),
-            Event::Opened(handle, at) => {
-                self.moved(Move::File(handle.id, at));
-                self.files.insert(handle.id, handle);
-            }
-            Event::Read(number, offset) => {
-                if let Some((_, read)) = self.sessions.get_mut(&number) {
-                    *read = offset;
-                }
-            }
-        }
-    }
-
-    fn moved(&mut self, moved: Move) {
-        self.positions.apply(moved);
-        match moved {
-            Move::SessionEnd(number) => drop(self.sessions.remove(&number)),
-            Move::FileEnd(id) => drop(self.files.remove(&id)),
-            _ => {}
-        }
-    }
 }
 
 impl Log {
@@ -300,6 +287,21 @@ impl Log {
         }
     }
 
+    /// Lets followers read before a source goes on that has much at once; not for long.
+    async fn let_read(&self) {
+        let Some(middle) = lock(&self.state).ring.middle().filter(|middle| self.cursors.behind(*middle)) else {
+            return;
+        };
+        let read = async {
+            while self.cursors.behind(middle) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(READ, read).await.is_err() {
+            self.cursors.give_up(middle);
+        }
+    }
+
     fn newest(&self) -> u64 {
         lock(&self.state).positions.newest
     }
@@ -314,8 +316,12 @@ impl Log {
     }
 
     fn join(&self) -> Join {
-        let state = lock(&self.state);
-        Join { cursor: state.ring.end(), positions: state.positions.clone(), files: state.files.clone() }
+        lock(&self.state).join()
+    }
+
+    /// What a follower has to know before all else: that not all pods are followed.
+    fn shortage(&self) -> Option<String> {
+        self.place.as_ref().and_then(|place| place.shortage())
     }
 
     /// Waits until what the sources have now is in the ring; not for long.

@@ -16,7 +16,8 @@
 //!   a snapshot at any time: it resets its terminal, draws the snapshot, and goes on at the snapshot's offset.
 //! * **binary, from the client**: input: the offset `u64` of the first byte in this writer's input, then the bytes, at
 //!   most [`MAX_INPUT`]. At most [`INPUT_WINDOW`] bytes may be under way that no [`HubMessage::InputAck`] has covered;
-//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once.
+//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once. A session
+//!   remembers its last 1024 writers.
 //! * **text**: [`ClientMessage`] and [`HubMessage`] as JSON. Unknown types and fields are ignored.
 //!
 //! A token may end while the stream is open, as those of clusters do within the hour. Where it was shown by a person whom
@@ -521,8 +522,11 @@ pub struct LogLine {
     pub time: String,
     /// The app.
     pub app: String,
-    /// What wrote it: a session's name such as `run.4821`, or a file's process type.
+    /// What wrote it: a session's name such as `run.4821`, a file's process type, or a pod's such as `web.x7k2p`.
     pub process: String,
+    /// The container that wrote it, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// `stdout`, `stderr`, or `hub` for what Foghorn itself has to say.
     pub stream: String,
     /// The line, without its end; bytes that are not UTF-8 are replaced.

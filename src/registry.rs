@@ -391,7 +391,7 @@ impl Registry {
     fn pump(self: &Arc<Self>, session: &Arc<Session>, place: serde_json::Value, start: Option<Start>) {
         let (registry, session) = (self.clone(), session.clone());
         self.tasks.spawn_for(&session.id(), "pump", async move {
-            session.pump(&*registry.backend, &place, start).await;
+            session.pump(&*registry.backend, &place, start, &registry.metrics).await;
         });
     }
 

@@ -253,7 +253,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let registry = Registry::new(store.clone(), backend, &settings, tasks.clone(), metrics.clone());
     let adopted = registry.adopt().await?;
     tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
-    let logs = Logs::new(registry.clone(), settings.apps.clone(), tasks.clone());
+    let logs = Logs::new(registry.clone(), settings.apps.clone(), cluster.clone(), tasks.clone());
     let (origins, logs_read) = (settings.origins.clone(), logs.followers());
     let (trail, lines) = mpsc::channel(TRAIL);
     tasks.spawn_to_end("audit", write_trail(store.clone(), lines, metrics.clone()));

@@ -7,6 +7,9 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[allow(dead_code, reason = "it has more than these tests use")]
+#[path = "logs/bed.rs"]
+mod bed;
 mod support;
 
 #[path = "cli/home.rs"]
@@ -14,6 +17,8 @@ mod support;
 mod home;
 #[path = "kubernetes/hubs.rs"]
 mod hubs;
+#[path = "kubernetes/logs.rs"]
+mod logs;
 #[path = "kubernetes/rights.rs"]
 mod rights;
 #[path = "kubernetes/runs.rs"]

@@ -59,7 +59,7 @@ const MAY: [(&str, &[&str]); 15] = [
     ),
     ("reaper", &["config", "registry", "session", "store"]),
     ("config", &["agent"]),
-    ("logs", &["config", "protocol", "record", "registry", "session", "store", "tasks"]),
+    ("logs", &["config", "kubernetes", "protocol", "record", "registry", "session", "store", "tasks"]),
 ];
 
 #[test]

@@ -31,6 +31,9 @@ pub struct LogsArgs {
     /// Only of these processes, such as web or run.4821
     #[arg(long, value_name = "PROCESS", conflicts_with = "session")]
     pub ps: Option<String>,
+    /// Only of containers with this name
+    #[arg(short, long, value_name = "NAME", conflicts_with = "session")]
+    pub container: Option<String>,
     /// All output of this session, as it was written
     #[arg(short, long, value_name = "ID")]
     pub session: Option<String>,

@@ -258,10 +258,15 @@ impl Guest {
         }
         let head = self.session.head();
         if hello.from.is_some_and(|from| from > head) && self.session.has_ended() {
-            return Err(Closed(Close::BadMessage, "offset_beyond_end", format!("the output ends at {head}")));
+            return Err(beyond_end(head));
         }
         Ok(())
     }
+}
+
+/// There never will be what the viewer waits for: the output ends before it.
+fn beyond_end(head: u64) -> Closed {
+    Closed(Close::BadMessage, "offset_beyond_end", format!("the output ends at {head}"))
 }
 
 fn bad(detail: &str) -> Closed {

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::backend::BackendError;
+use crate::logs::LogsError;
 use crate::protocol::Problem;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
@@ -142,6 +143,18 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Full(_) => Self::full(),
             _ => Self::unavailable(),
+        }
+    }
+}
+
+impl From<LogsError> for ApiError {
+    fn from(error: LogsError) -> Self {
+        match error {
+            LogsError::Store(error) => error.into(),
+            LogsError::NoHome(detail) => Self::invalid(detail),
+            LogsError::Cluster(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", error.to_string())
+            }
         }
     }
 }

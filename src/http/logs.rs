@@ -50,6 +50,8 @@ pub struct LogsQuery {
     since: Option<String>,
     /// Only of this session or process type.
     process: Option<String>,
+    /// Only of containers with this name.
+    container: Option<String>,
     /// Only lines in which this regular expression finds something.
     grep: Option<String>,
     /// Go on behind a line: its `resume`.
@@ -106,7 +108,11 @@ fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError
         return Err(ApiError::invalid("an app's name has 1 to 63 letters, digits, '-', '_' and '.'"));
     }
     let grep = query.grep.as_deref().filter(|grep| !grep.is_empty()).map(pattern).transpose()?;
-    let filter = Filter { process: query.process.filter(|process| !process.is_empty()), grep };
+    let filter = Filter {
+        process: query.process.filter(|process| !process.is_empty()),
+        container: query.container.filter(|container| !container.is_empty()),
+        grep,
+    };
     // What a browser's event source says by itself when it comes back.
     let last_event = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
     let resume = last_event.or(query.from).filter(|token| !token.is_empty());
@@ -143,6 +149,12 @@ fn since(text: &str) -> Result<Micros, ApiError> {
     time.map(jiff::Timestamp::as_microsecond).map_err(invalid)
 }
 
+/// Whether a caller may read an app's log still.
+async fn may_go_on(hub: &Hub, caller: &Caller, app: &str) -> bool {
+    let Some(caller) = again(hub, caller).await else { return false };
+    caller.may(hub, Act::Logs, app).await.unwrap_or(false)
+}
+
 /// One answer, as it is written.
 struct Reading {
     hub: Arc<Hub>,
@@ -177,7 +189,7 @@ impl Reading {
             };
             let mut quiet = false;
             if Instant::now() >= due {
-                if !self.may_go_on().await {
+                if !may_go_on(&self.hub, &self.caller, &self.app).await {
                     return self.end();
                 }
                 (self.checked, quiet) = (Instant::now(), next.is_err());
@@ -193,11 +205,6 @@ impl Reading {
                 return Next::End;
             }
         }
-    }
-
-    async fn may_go_on(&self) -> bool {
-        let Some(caller) = again(&self.hub, &self.caller).await else { return false };
-        caller.may(&self.hub, Act::Logs, &self.app).await.unwrap_or(false)
     }
 
     /// A follower comes back where its answer ends; who asked for what there is must not take a part for all.

@@ -112,6 +112,9 @@ impl Reading {
                 }
                 self.checked = Instant::now();
             }
+            if next == Ok(false) && self.following.offset() > self.session.head() {
+                return Err(broken("the output ends before the offset"));
+            }
             self.done = next == Ok(false) || self.until.is_some_and(|until| self.following.offset() >= until);
         }
         if out.is_empty() {

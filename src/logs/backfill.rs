@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::follower::{Ask, Filter, Start};
 use super::history::Past;
 use super::pattern;
-use super::position::{FileAt, FileId, Move, Positions, SessionAt};
+use super::position::{ContainerAt, FileAt, FileId, Move, Positions, SessionAt};
 use super::sessions::{self, PAGE, number};
 use super::tail::Handle;
-use super::{Join, Log};
+use super::{Join, Log, pods};
 use crate::registry::Registry;
 use crate::store::{Micros, SessionFilter, SessionRow, StoreError};
 
@@ -36,6 +36,7 @@ pub(super) async fn start(log: &Log, join: &Join, ask: &Ask) -> Result<(Vec<Past
 enum Origin {
     Session { registry: Arc<Registry>, row: Box<SessionRow>, to: Option<SessionAt>, end: u64 },
     File { handle: Handle, to: u64 },
+    Container(Box<pods::past::Origin>),
 }
 
 /// Where a reader would start.
@@ -55,6 +56,8 @@ impl Origin {
         match self {
             Self::Session { end, .. } => *end,
             Self::File { to, .. } => *to,
+            // Its windows are counted in lines.
+            Self::Container(_) => 0,
         }
     }
 
@@ -63,6 +66,7 @@ impl Origin {
         match self {
             Self::Session { row, .. } => Move::Session(number(row), SessionAt::both(offset)),
             Self::File { handle, .. } => Move::File(handle.id, FileAt { offset, head: 0 }),
+            Self::Container(_) => Move::None,
         }
     }
 
@@ -77,6 +81,8 @@ impl Origin {
             }
             (Self::File { handle, to }, Move::File(_, at)) => Past::file(handle.clone(), at.offset, Some(*to)),
             (Self::File { handle, to }, _) => Past::file(handle.clone(), 0, Some(*to)),
+            (Self::Container(origin), Move::Container(_, at)) => Past::container(origin.past(at)),
+            (Self::Container(origin), _) => Past::container(origin.past(origin.to)),
         }
     }
 
@@ -96,6 +102,9 @@ async fn scan(
     since: Option<Micros>,
     filter: &Filter,
 ) -> VecDeque<(Micros, Place)> {
+    if let Origin::Container(origin) = origin {
+        return origin.scan(tail, since, filter).await;
+    }
     let end = origin.end();
     let mut back = WINDOW.0;
     loop {
@@ -111,7 +120,7 @@ async fn scan(
                 let recent = since.is_none_or(|since| entry.time >= since);
                 // Without a number only the first one matters.
                 let needed = tail.is_some() || found.is_empty();
-                if recent && needed && filter.wants(&entry.process, &entry.message) {
+                if recent && needed && filter.wants(&entry) {
                     found.push_back((entry.time, place));
                 }
                 if tail.is_some_and(|tail| found.len() > tail) {
@@ -186,12 +195,23 @@ async fn last(
     filter: &Filter,
 ) -> Result<(Vec<Past>, Positions), StoreError> {
     let mut best = Best { tail, since, found: Vec::new(), cutoff: None };
-    for (id, handle) in join.files.iter().filter(|(_, handle)| filter.wants_process(&handle.process)) {
+    for (id, container) in &join.containers {
+        if filter.wants_process(&container.process)
+            && filter.wants_container(Some(&container.name))
+            && let (Some(place), Some(to)) = (&log.place, join.positions.containers.get(id))
+        {
+            best.add(container_origin(place, container, *to), filter).await;
+        }
+    }
+    // What is no container's is not looked for where a container is wanted.
+    let any = filter.wants_container(None);
+    for (id, handle) in join.files.iter().filter(|(_, handle)| any && filter.wants_process(&handle.process)) {
         let to = join.positions.files.get(id).map_or(0, |at| at.offset);
         best.add(Origin::File { handle: handle.clone(), to }, filter).await;
     }
     for row in known(log, join).await? {
-        if filter.wants_process(&row.name)
+        if any
+            && filter.wants_process(&row.name)
             && best.may_have(row.ended_at)
             && let Some(origin) = Origin::session(log, join, row).await
         {
@@ -254,19 +274,43 @@ async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, 
         }
     }
     let (handles, patterns) = (join.files.clone(), log.patterns.clone());
-    let (ends, from) = (join.positions.files.clone(), from.files.clone());
+    let (ends, files) = (join.positions.files.clone(), from.files.clone());
     let found = tokio::task::spawn_blocking(move || {
-        let named = handles.values().map(|handle| resume_file(handle, from.get(&handle.id), ends.get(&handle.id)));
+        let named = handles.values().map(|handle| resume_file(handle, files.get(&handle.id), ends.get(&handle.id)));
         let mut found: Vec<_> = named.collect();
-        let gone = from.iter().filter(|(id, _)| !handles.contains_key(id));
+        let gone = files.iter().filter(|(id, _)| !handles.contains_key(id));
         found.extend(gone.map(|(id, at)| resume_gone(&patterns, *id, *at)));
         found
     });
+    resume_containers(log, join, from, &mut pasts, &mut positions);
     for (past, place) in found.await.unwrap_or_default().into_iter().flatten() {
         positions.apply(place);
         pasts.push(past);
     }
     Ok((pasts, positions))
+}
+
+fn container_origin(place: &pods::Place, container: &Arc<pods::Container>, to: ContainerAt) -> Origin {
+    Origin::Container(Box::new(pods::past::Origin::new(place.reach.clone(), container.clone(), to)))
+}
+
+/// The rest of all containers' logs. One that the token does not name is new.
+fn resume_containers(log: &Log, join: &Join, from: &Positions, pasts: &mut Vec<Past>, positions: &mut Positions) {
+    let Some(place) = &log.place else { return };
+    for (id, container) in &join.containers {
+        let Some(to) = join.positions.containers.get(id) else { continue };
+        let at = from.containers.get(id).copied().unwrap_or(ContainerAt::start(to.restart.saturating_sub(1)));
+        if at < *to {
+            positions.apply(Move::Container(*id, at));
+            pasts.push(container_origin(place, container, *to).past(Move::Container(*id, at)));
+        }
+    }
+    let gone = from.containers.keys().filter(|id| !join.containers.contains_key(id)).count();
+    if gone > 0 {
+        let message =
+            format!("{gone} of the containers that were followed are gone; what they said last may be missing");
+        pasts.push(Past::notice("log", message));
+    }
 }
 
 fn resume_session(

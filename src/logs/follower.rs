@@ -6,13 +6,14 @@ use std::sync::Arc;
 use regex::Regex;
 use tokio::sync::watch;
 
+use super::cursors::Cursor;
 use super::files::notice;
-use super::history::Merge;
-use super::line::Line;
+use super::history::{Merge, Past};
+use super::line::{Entry, Line};
 use super::position::Positions;
-use super::{Guest, Log, REACH, backfill};
+use super::{Guest, Log, LogsError, REACH, backfill};
 use crate::session::lock;
-use crate::store::{Micros, StoreError};
+use crate::store::Micros;
 
 /// Lines that one read of the ring, or of the history, takes.
 const LINES: usize = 256;
@@ -25,6 +26,8 @@ const ROUNDS: usize = 8;
 pub struct Filter {
     /// Only of this process, or of all whose name is this and a dot and more.
     pub process: Option<String>,
+    /// Only of containers with this name.
+    pub container: Option<String>,
     /// Only with a match of this.
     pub grep: Option<Regex>,
 }
@@ -34,15 +37,27 @@ impl Filter {
     #[must_use]
     pub fn wants_process(&self, process: &str) -> bool {
         let fits = |wanted: &String| {
-            process.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            process.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
         };
         self.process.as_ref().is_none_or(fits)
     }
 
+    /// Whether lines of this container can be wanted, or of what is none.
+    #[must_use]
+    pub fn wants_container(&self, container: Option<&str>) -> bool {
+        self.container.as_deref().is_none_or(|wanted| Some(wanted) == container)
+    }
+
     /// Whether this line is wanted.
     #[must_use]
-    pub fn wants(&self, process: &str, message: &str) -> bool {
-        self.wants_process(process) && self.grep.as_ref().is_none_or(|grep| grep.is_match(message))
+    pub fn wants(&self, line: &Entry) -> bool {
+        self.fits(&line.process, line.container.as_deref(), &line.message)
+    }
+
+    fn fits(&self, process: &str, container: Option<&str>, message: &str) -> bool {
+        self.wants_process(process)
+            && self.wants_container(container)
+            && self.grep.as_ref().is_none_or(|grep| grep.is_match(message))
     }
 }
 
@@ -84,13 +99,14 @@ pub struct Follower {
     /// How often it may go back to the sources.
     rounds: usize,
     cursor: u64,
+    place: Arc<Cursor>,
     head: watch::Receiver<u64>,
     /// Resumes behind the last line that it was given.
     resume: String,
 }
 
 impl Follower {
-    pub(super) async fn join(log: Arc<Log>, guest: Guest, ask: Ask) -> Result<Self, StoreError> {
+    pub(super) async fn join(log: Arc<Log>, guest: Guest, ask: Ask) -> Result<Self, LogsError> {
         if !matches!(ask.start, Start::Now) {
             log.look_now().await;
         }
@@ -101,11 +117,13 @@ impl Follower {
         }
         let head = log.head.subscribe();
         let join = log.join();
-        let (past, positions) = backfill::start(&log, &join, &ask).await?;
+        let (mut past, positions) = backfill::start(&log, &join, &ask).await?;
+        past.extend(log.shortage().map(|message| Past::notice("log", message)));
         let resume = positions.token(&log.app);
         let past = Some((Merge::new(past), positions));
         let (follow, cursor) = (ask.follow, join.cursor);
-        Ok(Self { _guest: guest, filter: ask.filter, follow, past, rounds: ROUNDS, cursor, head, resume, log })
+        let place = log.cursors.join(if follow { cursor } else { u64::MAX });
+        Ok(Self { _guest: guest, filter: ask.filter, follow, past, rounds: ROUNDS, cursor, place, head, resume, log })
     }
 
     /// Appends what comes next to `out`, and waits where there is nothing; `false` at the end. Safe to
@@ -139,7 +157,7 @@ impl Follower {
                 return;
             };
             positions.apply(entry.moved);
-            if entry.moved == super::Move::None || self.filter.wants(&entry.process, &entry.message) {
+            if entry.moved == super::Move::None || self.filter.wants(&entry) {
                 self.resume = positions.token(&self.log.app);
                 out.push(Arc::new(Line::new(self.log.app.clone(), entry, self.resume.clone())));
             }
@@ -174,6 +192,7 @@ impl Follower {
     fn read_ring(&mut self, out: &mut Vec<Arc<Line>>) -> bool {
         let mut lines = Vec::new();
         let lost = lock(&self.log.state).ring.read(&mut self.cursor, LINES, &mut lines);
+        self.place.read(self.cursor, lines.len() < LINES);
         if lost > 0 {
             let message = format!("{lost} lines were left out: this reader was slower than the log");
             let entry = notice("log".into(), message);
@@ -184,7 +203,9 @@ impl Follower {
             self.resume.clone_from(&last.resume);
         }
         let any = !lines.is_empty();
-        out.extend(lines.into_iter().filter(|line| self.filter.wants(&line.process, &line.message)));
+        out.extend(
+            lines.into_iter().filter(|line| self.filter.fits(&line.process, line.container.as_deref(), &line.message)),
+        );
         any
     }
 }
@@ -195,11 +216,16 @@ mod tests {
 
     #[test]
     fn a_process_is_meant_by_its_name_or_its_type() {
-        let filter = |process: &str| Filter { process: Some(process.into()), grep: None };
-        assert!(filter("web").wants("web.1", "x") && filter("web").wants("web", "x"));
-        assert!(!filter("web").wants("webhook", "x") && !filter("run.4").wants("run.48", "x"));
-        assert!(filter("run.48").wants("run.48", "x"));
-        let grep = Filter { process: None, grep: Regex::new("^a+$").ok() };
-        assert!(grep.wants("web", "aaa") && !grep.wants("web", "ab"));
+        let wants = |wanted: &str, process| {
+            Filter { process: Some(wanted.into()), ..Filter::default() }.fits(process, None, "x")
+        };
+        assert!(wants("web", "web.1") && wants("web", "web") && wants("web", "web.x7k2p/proxy"));
+        assert!(!wants("web", "webhook") && !wants("run.4", "run.48"));
+        assert!(wants("run.48", "run.48") && wants("web.x7k2p", "web.x7k2p/proxy"));
+        let grep = Filter { grep: Regex::new("^a+$").ok(), ..Filter::default() };
+        assert!(grep.fits("web", None, "aaa") && !grep.fits("web", None, "ab"));
+        let container = Filter { container: Some("proxy".into()), ..Filter::default() };
+        assert!(container.fits("web.1", Some("proxy"), "x"));
+        assert!(!container.fits("web.1", Some("web"), "x") && !container.fits("web", None, "x"));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::files::notice;
 use super::line::{Entry, Stream};
+use super::pods::past::ContainerPast;
 use super::position::{FileAt, Move, SessionAt};
 use super::sessions::{ended, entry, number, started};
 use super::split::{CUT, Held, Splitter};
@@ -30,6 +31,7 @@ pub struct Past {
 enum Source {
     Session(Box<SessionPast>),
     File(FilePast),
+    Container(Box<ContainerPast>),
     /// What was made beforehand.
     Made,
 }
@@ -78,6 +80,13 @@ impl Past {
         Self::new(Source::File(file), Micros::MIN)
     }
 
+    /// The log of a container.
+    #[must_use]
+    pub fn container(past: ContainerPast) -> Self {
+        let floor = past.floor();
+        Self::new(Source::Container(Box::new(past)), floor)
+    }
+
     /// A line of Foghorn's own that comes before all others.
     #[must_use]
     pub fn notice(process: &str, message: String) -> Self {
@@ -107,6 +116,7 @@ impl Past {
         self.over = match &mut self.source {
             Source::Session(session) => session.fill(&mut self.ready).await,
             Source::File(file) => file.fill(&mut self.ready).await,
+            Source::Container(container) => container.fill(&mut self.ready).await,
             Source::Made => true,
         };
     }
@@ -200,7 +210,7 @@ impl FilePast {
             message.push_str(CUT);
         }
         let moved = Move::File(self.handle.id, self.at(end));
-        Entry { time, process: self.handle.process.clone(), stream: Stream::Stdout, message, moved }
+        Entry { time, process: self.handle.process.clone(), container: None, stream: Stream::Stdout, message, moved }
     }
 
     /// The head of a long file is the same at all its offsets; that of a short one is made where it is needed.

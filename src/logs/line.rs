@@ -39,6 +39,8 @@ pub struct Entry {
     pub time: Micros,
     /// What wrote it.
     pub process: Arc<str>,
+    /// The container that wrote it, where one did.
+    pub container: Option<Arc<str>>,
     /// From which output.
     pub stream: Stream,
     /// What it says.
@@ -54,6 +56,8 @@ pub struct Line {
     pub time: Micros,
     /// What wrote it.
     pub process: Arc<str>,
+    /// The container that wrote it, where one did.
+    pub container: Option<Arc<str>>,
     /// From which output.
     pub stream: Stream,
     /// What it says.
@@ -70,10 +74,11 @@ impl Line {
     /// A line of an app, behind which `resume` resumes.
     #[must_use]
     pub fn new(app: Arc<str>, entry: Entry, resume: String) -> Self {
-        let Entry { time, process, stream, message, .. } = entry;
+        let Entry { time, process, container, stream, message, .. } = entry;
         Self {
             time,
             process,
+            container,
             stream,
             message,
             resume,
@@ -117,6 +122,7 @@ impl Line {
             time: time(self.time),
             app: self.app.to_string(),
             process: self.process.to_string(),
+            container: self.container.as_deref().map(Into::into),
             stream: self.stream.name().into(),
             message: self.message.clone(),
             resume: Some(self.resume.clone()),
@@ -143,6 +149,7 @@ mod tests {
             let entry = Entry {
                 time: 1_795_341_600_123_456,
                 process: "web.1".into(),
+                container: None,
                 stream,
                 message: "it \"works\"".into(),
                 moved: Move::None,

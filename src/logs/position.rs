@@ -1,11 +1,12 @@
 //! How far each source of a log was read, and the token that says so to a client.
 //!
 //! A token holds what is needed to go on, on this hub or on a later one: the position in every session that has not
-//! ended and in every file that is followed, and the number of the newest session that was seen. A session that is not
-//! in it was read to its end if its number is not above that one, and is new otherwise.
+//! ended, in every file that is followed and in every container whose pod is there, and the number of the newest session
+//! that was seen. A session that is not in it was read to its end if its number is not above that one, and is new
+//! otherwise; a container that is not in it is new.
 //!
 //! The form is private to the hub: a version, a check of the app's name, then numbers of variable length, all in
-//! unpadded base64url. About 10 characters a session and 20 a file.
+//! unpadded base64url. About 10 characters a session, 20 a file and 20 a container.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 pub const MAX_TOKEN: usize = 32 << 10;
 
 /// The form of the tokens that this version makes, and the only one it reads.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How far a session was read: offsets in its output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +68,42 @@ pub struct FileAt {
     pub head: u32,
 }
 
+/// Which container of which pod, whatever becomes of its runs: a check of the pod's UID and the container's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerId(u64);
+
+impl ContainerId {
+    /// The container with this name in the pod with this UID.
+    #[must_use]
+    pub fn new(pod: &str, container: &str) -> Self {
+        let bytes = pod.bytes().chain([b'/']).chain(container.bytes());
+        let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(bytes.fold(0xcbf2_9ce4_8422_2325, hash) >> 16)
+    }
+}
+
+/// How far the log of a container was read. A log is read from a whole second on, so what was told is known by its time
+/// and by how many lines have just this time. The order is that of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ContainerAt {
+    /// Which of its runs: how often the container was restarted before.
+    pub restart: u64,
+    /// The latest time of a line that was told, in nanoseconds; 0: none was.
+    pub time: u64,
+    /// How many lines with this time were told; 0: from this time on, all is new.
+    pub count: u64,
+    /// How many lines from before this time were told behind them: two outputs share a log.
+    pub late: u64,
+}
+
+impl ContainerAt {
+    /// The start of a run.
+    #[must_use]
+    pub fn start(restart: u64) -> Self {
+        Self { restart, ..Self::default() }
+    }
+}
+
 /// Where one source stands from now on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Move {
@@ -80,6 +117,10 @@ pub enum Move {
     File(FileId, FileAt),
     /// The file is not followed any more, and was read to its end.
     FileEnd(FileId),
+    /// The log of the container was read so far.
+    Container(ContainerId, ContainerAt),
+    /// The container is gone with its pod.
+    ContainerEnd(ContainerId),
 }
 
 /// How far each source was read.
@@ -91,6 +132,8 @@ pub struct Positions {
     pub sessions: BTreeMap<u64, SessionAt>,
     /// The files that are followed.
     pub files: BTreeMap<FileId, FileAt>,
+    /// The containers whose pods are there.
+    pub containers: BTreeMap<ContainerId, ContainerAt>,
 }
 
 impl Positions {
@@ -108,13 +151,16 @@ impl Positions {
             }
             Move::File(id, at) => drop(self.files.insert(id, at)),
             Move::FileEnd(id) => drop(self.files.remove(&id)),
+            Move::Container(id, at) => drop(self.containers.insert(id, at)),
+            Move::ContainerEnd(id) => drop(self.containers.remove(&id)),
         }
     }
 
     /// The token that resumes here.
     #[must_use]
     pub fn token(&self, app: &str) -> String {
-        let mut out = Vec::with_capacity(16 + 12 * self.sessions.len() + 24 * self.files.len());
+        let room = 12 * self.sessions.len() + 24 * self.files.len() + 20 * self.containers.len();
+        let mut out = Vec::with_capacity(24 + room);
         out.push(VERSION);
         out.extend_from_slice(&hash(app.as_bytes()).to_be_bytes()[..2]);
         put(&mut out, self.newest);
@@ -131,7 +177,38 @@ impl Positions {
             put(&mut out, at.offset);
             out.extend_from_slice(&at.head.to_be_bytes());
         }
+        self.put_containers(&mut out);
         BASE64_URL_SAFE_NO_PAD.encode(out)
+    }
+
+    /// Times are counted back from the latest one: most are near it.
+    fn put_containers(&self, out: &mut Vec<u8>) {
+        let latest = self.containers.values().map(|at| at.time).max().unwrap_or(0);
+        put(out, self.containers.len() as u64);
+        put(out, latest);
+        for (id, at) in &self.containers {
+            out.extend_from_slice(&id.0.to_be_bytes()[2..]);
+            put(out, at.restart);
+            put(out, latest - at.time);
+            put(out, at.count << 1 | u64::from(at.late > 0));
+            if at.late > 0 {
+                put(out, at.late);
+            }
+        }
+    }
+
+    fn take_containers(&mut self, rest: &mut &[u8]) -> Option<()> {
+        let (number, latest) = (take(rest)?, take(rest)?);
+        for _ in 0..number {
+            let (id, after) = rest.split_at_checked(6)?;
+            *rest = after;
+            let id = ContainerId(id.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)));
+            let (restart, back, count) = (take(rest)?, take(rest)?, take(rest)?);
+            let late = if count & 1 == 1 { take(rest)? } else { 0 };
+            let at = ContainerAt { restart, time: latest.checked_sub(back)?, count: count >> 1, late };
+            self.containers.insert(id, at);
+        }
+        Some(())
     }
 
     /// What a token says; `None` where it is not one of this app's.
@@ -158,6 +235,7 @@ impl Positions {
             let head = head.iter().fold(0, |head, byte| head << 8 | u32::from(*byte));
             positions.files.insert(id, FileAt { offset, head });
         }
+        positions.take_containers(&mut rest)?;
         rest.is_empty().then_some(positions)
     }
 }
@@ -201,8 +279,14 @@ mod tests {
         let file = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
         let file = file.prop_map(|(dev, ino, offset, head)| (FileId { dev, ino }, FileAt { offset, head }));
         let sessions = proptest::collection::btree_map(any::<u64>(), session, 0..9);
-        (any::<u64>(), sessions, proptest::collection::vec(file, 0..9))
-            .prop_map(|(newest, sessions, files)| Positions { newest, sessions, files: files.into_iter().collect() })
+        let container = (0u64..1 << 48, any::<u64>(), any::<u64>(), 0u64..1 << 63, any::<u64>());
+        let container = container
+            .prop_map(|(id, restart, time, count, late)| (ContainerId(id), ContainerAt { restart, time, count, late }));
+        let (files, containers) = (proptest::collection::vec(file, 0..9), proptest::collection::vec(container, 0..9));
+        (any::<u64>(), sessions, files, containers).prop_map(|(newest, sessions, files, containers)| {
+            let (files, containers) = (files.into_iter().collect(), containers.into_iter().collect());
+            Positions { newest, sessions, files, containers }
+        })
     }
 
     proptest! {
@@ -228,7 +312,13 @@ mod tests {
         let mut positions = Positions::default();
         positions.apply(Move::Session(4821, SessionAt { out: 5_000_000, err: 4_999_000, begun: true }));
         positions.apply(Move::File(FileId { dev: 2049, ino: 5_000_000 }, FileAt { offset: 80_000_000, head: 7 }));
-        assert!(positions.token("blog").len() <= 44, "{}", positions.token("blog"));
+        assert!(positions.token("blog").len() <= 47, "{}", positions.token("blog"));
+        let before = positions.token("blog").len();
+        let at = ContainerAt { restart: 1, time: 1_795_341_600_123_456_789, count: 1, late: 0 };
+        positions.apply(Move::Container(ContainerId::new("a", "web"), at));
+        let at = ContainerAt { time: at.time - 20_000_000_000, ..at };
+        positions.apply(Move::Container(ContainerId::new("b", "web"), at));
+        assert!(positions.token("blog").len() <= before + 46, "{}", positions.token("blog"));
         positions.apply(Move::SessionEnd(4821));
         assert_eq!((positions.newest, positions.sessions.len()), (4821, 0));
     }

@@ -39,6 +39,12 @@ impl Ring {
         self.first + self.lines.len() as u64
     }
 
+    /// The cursor that is about to be lost, where the ring is nearly full: in its middle.
+    #[must_use]
+    pub fn middle(&self) -> Option<u64> {
+        (self.bytes > self.limit / 4 * 3).then(|| self.first + self.lines.len() as u64 / 2)
+    }
+
     /// Whether all from the cursor on is still here.
     #[must_use]
     pub fn reaches(&self, cursor: u64) -> bool {
@@ -71,7 +77,14 @@ mod tests {
         let mut out = Vec::new();
         for number in 0..100 {
             let message = number.to_string();
-            let entry = Entry { time: 0, process: "web".into(), stream: Stream::Stdout, message, moved: Move::None };
+            let entry = Entry {
+                time: 0,
+                process: "web".into(),
+                container: None,
+                stream: Stream::Stdout,
+                message,
+                moved: Move::None,
+            };
             ring.push(Arc::new(Line::new("blog".into(), entry, String::new())));
         }
         let lost = ring.read(&mut cursor, 3, &mut out);

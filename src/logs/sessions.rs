@@ -46,6 +46,7 @@ pub fn started(row: &SessionRow) -> Entry {
     Entry {
         time: row.created_at,
         process: row.name.as_str().into(),
+        container: None,
         stream: Stream::Hub,
         message: format!("Starting process with command `{command}`"),
         moved: Move::Session(number(row), SessionAt { begun: true, ..SessionAt::default() }),
@@ -58,14 +59,14 @@ pub fn ended(row: &SessionRow, record: &Record) -> Option<Entry> {
     let Payload::Exit(exit) = &record.payload else { return None };
     let message = format!("Process {exit}").replace(['\n', '\r'], " ");
     let (time, process) = (record.time as i64, row.name.as_str().into());
-    Some(Entry { time, process, stream: Stream::Hub, message, moved: Move::SessionEnd(number(row)) })
+    Some(Entry { time, process, container: None, stream: Stream::Hub, message, moved: Move::SessionEnd(number(row)) })
 }
 
 /// A session's line as an entry.
 #[must_use]
 pub fn entry(row: &SessionRow, process: &Arc<str>, line: SessionLine) -> Entry {
     let SessionLine { time, stream, message, at } = line;
-    Entry { time, process: process.clone(), stream, message, moved: Move::Session(number(row), at) }
+    Entry { time, process: process.clone(), container: None, stream, message, moved: Move::Session(number(row), at) }
 }
 
 /// The app's sessions with numbers above `newest`, the oldest first.

@@ -68,6 +68,7 @@ impl Log<'_> {
             ("tail", tail),
             ("since", since),
             ("process", self.args.ps.clone()),
+            ("container", self.args.container.clone()),
             ("grep", grep),
             ("from", self.resume.clone()),
         ];

@@ -117,6 +117,7 @@ fn line(json: Option<&SessionInfo>, text: &[u8], stream: Stream, time: u64) -> V
         time: timestamp(time),
         app: session.app.clone(),
         process: session.name.clone(),
+        container: None,
         stream: if stream == Stream::Stderr { "stderr" } else { "stdout" }.to_owned(),
         message: String::from_utf8_lossy(message).into_owned(),
         resume: None,

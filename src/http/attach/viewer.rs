@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::incoming::Obeyed;
 use super::stays::Stays;
-use super::{Closed, Connection, Guest, Hello};
+use super::{Closed, Connection, Guest, Hello, beyond_end};
 use crate::http::sessions::{info, line};
 use crate::http::websocket::Message;
 use crate::metrics::{self, Watching};
@@ -287,12 +287,18 @@ impl<'a> Attending<'a> {
                 let older = following.subscription.older(ring);
                 *past = Some(Box::pin(async move { Past::Records(older.await) }));
             }
-            Taken::Ended => {
-                let text = "the session has ended".to_owned();
-                following.closed = Some(Closed(Close::Normal, "ended", text));
-            }
+            Taken::Ended => following.closed = Some(self.ended(following.subscription.offset())),
         }
         false
+    }
+
+    /// The last word to one who has all up to `offset`: more than there is, where it asked for what never came.
+    fn ended(self, offset: u64) -> Closed {
+        let head = self.guest.session.head();
+        if offset > head {
+            return beyond_end(head);
+        }
+        Closed(Close::Normal, "ended", "the session has ended".to_owned())
     }
 
     /// Whether a screen's viewer is better brought up by a snapshot, and there is one from further on.
@@ -372,7 +378,8 @@ impl<'a> Attending<'a> {
         let session = &self.guest.session;
         if let Some(writer) = self.hello.writer {
             let acked = session.input.acked(writer);
-            if acked != following.acked {
+            // Less where the writer was forgotten, which had nothing under way.
+            if acked > following.acked {
                 following.acked = acked;
                 connection.say(&HubMessage::InputAck { offset: acked });
             }

@@ -1,0 +1,348 @@
+//! The pods of an app's log: which there are, and what each of their containers says.
+//!
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`standing`] | how a container stands, by what its pod says |
+//! | [`request`] | one answer of the log endpoint |
+//! | [`stamped`] | what comes in it, as lines with times |
+//! | [`seen`] | which of these were told already |
+//! | [`upstream`] | a container's log as it comes, through restarts, rotation and broken answers |
+//! | [`past`] | a container's log as it was |
+//! | [`events`] | what the cluster says of the pods |
+//!
+//! Invariant: a container has one reader however many follow, and at most as many containers are followed at once, in all
+//! logs of a hub, as its settings allow. The pods of runs are left out: what they say is their sessions'.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod as Object;
+use kube::ResourceExt;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event as Change, watcher};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::files::notice;
+use super::line::Entry;
+use super::position::{ContainerAt, ContainerId};
+use super::{Event, Log, LogsError};
+use crate::kubernetes::apps::Home;
+use crate::kubernetes::error::sentence;
+use crate::kubernetes::{Cluster, SESSION};
+
+pub mod events;
+pub mod past;
+pub mod request;
+pub mod seen;
+pub mod stamped;
+pub mod standing;
+pub mod upstream;
+
+use events::Names;
+use standing::Standing;
+use upstream::Upstream;
+
+/// How long the API server may take to say which pods there are.
+const LISTED: Duration = Duration::from_secs(10);
+
+/// How many containers are asked at once for their last lines when a log is opened.
+const ASKED: usize = 8;
+
+/// The most containers of one app that its log knows: each is in every token.
+pub const MAX_CONTAINERS: usize = 512;
+
+/// How long it is waited for more of them before it is said that containers are not followed.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// The cluster of the logs of a hub.
+pub struct Reach {
+    cluster: Arc<Cluster>,
+    /// One for each container that may be followed.
+    upstreams: Arc<Semaphore>,
+}
+
+impl Reach {
+    /// As its settings have it.
+    #[must_use]
+    pub fn new(cluster: Arc<Cluster>) -> Arc<Self> {
+        let upstreams = Arc::new(Semaphore::new(cluster.settings.log_upstreams.min(Semaphore::MAX_PERMITS)));
+        Arc::new(Self { cluster, upstreams })
+    }
+
+    fn limit(&self) -> usize {
+        self.cluster.settings.log_upstreams
+    }
+}
+
+/// A pod of the app.
+#[derive(Debug)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What its lines are from, without a container.
+    pub process: Arc<str>,
+    /// How many of its containers are still read.
+    reading: AtomicUsize,
+}
+
+/// A container of one of the app's pods.
+#[derive(Debug)]
+pub struct Container {
+    /// Which.
+    pub id: ContainerId,
+    /// Its pod.
+    pub pod: Arc<Pod>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What its lines are from.
+    pub process: Arc<str>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Container {
+    /// A line of Foghorn's own about it, which moves nothing.
+    fn notice(&self, message: impl Into<String>) -> Entry {
+        Entry { container: Some(self.name.clone()), ..notice(self.process.clone(), message.into()) }
+    }
+}
+
+/// A log's part in the cluster.
+pub(super) struct Place {
+    pub(super) reach: Arc<Reach>,
+    home: Home,
+    /// The pods that there are, by UID, and what their lines are from.
+    names: Names,
+    /// How many containers wait until they may be followed.
+    waiting: watch::Sender<usize>,
+}
+
+impl Place {
+    pub(super) fn new(reach: &Arc<Reach>, app: &str) -> Result<Self, LogsError> {
+        let home = reach.cluster.home(app).map_err(|error| LogsError::NoHome(error.to_string()))?;
+        Ok(Self { reach: reach.clone(), home, names: Names::default(), waiting: watch::Sender::new(0) })
+    }
+
+    /// What a follower has to know before all else.
+    pub(super) fn shortage(&self) -> Option<String> {
+        self.sentence(*self.waiting.borrow())
+    }
+
+    fn sentence(&self, waiting: usize) -> Option<String> {
+        let (limit, are) = (self.reach.limit(), if waiting == 1 { "container is" } else { "containers are" });
+        let message = format!(
+            "{waiting} {are} not followed: this hub follows at most {limit} at once (kubernetes.log_upstreams); \
+             the next takes the place of one that ends"
+        );
+        (waiting > 0).then_some(message)
+    }
+}
+
+type Changes = Pin<Box<dyn Stream<Item = Result<Change<Object>, watcher::Error>> + Send>>;
+
+/// Follows which pods there are.
+pub(super) struct Pods {
+    log: Arc<Log>,
+    place: Arc<Place>,
+    changes: Changes,
+    known: BTreeMap<String, Vec<Arc<Container>>>,
+    /// While all are listed anew: those that were seen.
+    listed: Option<BTreeSet<String>>,
+    too_many: bool,
+}
+
+impl Pods {
+    /// Takes up the pods that there are: what they have said so far counts as told.
+    pub(super) async fn open(log: Arc<Log>, place: Arc<Place>) -> Result<Self, LogsError> {
+        let api = Api::<Object>::namespaced(place.reach.cluster.client.clone(), &place.home.namespace);
+        let config = watcher::Config::default().labels(&place.home.selector);
+        let changes: Changes = Box::pin(watcher(api, config).default_backoff());
+        let mut pods = Self { log, place, changes, known: BTreeMap::new(), listed: None, too_many: false };
+        let (mut found, mut said) = (Vec::new(), "the API server does not answer".to_owned());
+        let list = timeout(LISTED, async {
+            loop {
+                match pods.changes.next().await {
+                    Some(Ok(Change::InitApply(pod) | Change::Apply(pod))) => found.push(pod),
+                    Some(Ok(Change::InitDone)) | None => return Ok(()),
+                    Some(Ok(Change::Init | Change::Delete(_))) => {}
+                    Some(Err(watcher::Error::InitialListFailed(error))) => said = sentence(&error),
+                    Some(Err(error)) => said = error.to_string(),
+                }
+                if pods.is_refused(&said) {
+                    return Err(());
+                }
+            }
+        });
+        if !matches!(list.await, Ok(Ok(()))) {
+            return Err(LogsError::Cluster(said));
+        }
+        pods.take_up(found).await;
+        Ok(pods)
+    }
+
+    /// What another try will not change.
+    fn is_refused(&self, said: &str) -> bool {
+        said.contains("forbidden") || said.contains("Unauthorized")
+    }
+
+    /// First those that run, then those that ended last: of too many, the others do not matter.
+    async fn take_up(&mut self, found: Vec<Object>) {
+        let containers = found.iter().flat_map(|pod| self.containers(pod));
+        let mut containers: Vec<_> = containers
+            .map(|container| {
+                let standing = container.standing.borrow().clone();
+                (standing, container)
+            })
+            .collect();
+        containers.sort_by_key(|(standing, _)| {
+            let ended =
+                (standing.phase == standing::Phase::Ended).then(|| standing.exit.as_ref().map_or(0, |exit| exit.at));
+            ended.map_or((0, 0), |at| (1, -at))
+        });
+        containers.truncate(MAX_CONTAINERS);
+        let cluster = &self.place.reach.cluster;
+        let positions = stream::iter(containers.into_iter().map(async |(standing, container)| {
+            let at = past::newest(&cluster.client, &container, standing.restart, standing.phase).await;
+            (container, at, standing)
+        }));
+        let positions: Vec<_> = positions.buffer_unordered(ASKED).collect().await;
+        for (container, at, standing) in positions {
+            let done = standing.phase == standing::Phase::Ended;
+            self.follow_container(container, at, done);
+        }
+    }
+
+    /// Follows which pods there are until the log is closed.
+    pub(super) async fn follow(mut self) {
+        while let Some(change) = self.changes.next().await {
+            match change {
+                Ok(Change::Init) => self.listed = Some(BTreeSet::new()),
+                Ok(Change::InitApply(pod) | Change::Apply(pod)) => self.see(&pod),
+                Ok(Change::InitDone) => {
+                    let listed = self.listed.take().unwrap_or_default();
+                    let gone: Vec<_> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                    gone.iter().for_each(|uid| self.leave(uid));
+                }
+                Ok(Change::Delete(pod)) => {
+                    self.see(&pod);
+                    self.leave(&pod.uid().unwrap_or_default());
+                }
+                Err(error) => {
+                    tracing::debug!(%error, app = self.log.app(), "cannot follow an app's pods; trying again")
+                }
+            }
+        }
+    }
+
+    /// A pod as it is now.
+    fn see(&mut self, pod: &Object) {
+        let uid = pod.uid().unwrap_or_default();
+        if let Some(listed) = &mut self.listed {
+            listed.insert(uid.clone());
+        }
+        if let Some(known) = self.known.get(&uid) {
+            let all = standing::containers(pod);
+            for container in known {
+                if let Some(standing) = all.get(&*container.name) {
+                    container.standing.send_if_modified(|known| {
+                        *known != *standing && {
+                            *known = standing.clone();
+                            true
+                        }
+                    });
+                }
+            }
+            return;
+        }
+        let count: usize = self.known.values().map(Vec::len).sum();
+        let containers = self.containers(pod);
+        if containers.is_empty() || count + containers.len() > MAX_CONTAINERS {
+            self.note_too_many(!containers.is_empty());
+            return;
+        }
+        let joins = notice(containers[0].pod.process.clone(), format!("Pod {} joins", pod.name_any()));
+        self.log.publish([Event::Line(joins)]);
+        for container in containers {
+            // The run before may have said why.
+            let restart = container.standing.borrow().restart;
+            self.follow_container(container, ContainerAt::start(restart.saturating_sub(1)), false);
+        }
+    }
+
+    fn note_too_many(&mut self, really: bool) {
+        if really && !std::mem::replace(&mut self.too_many, true) {
+            let message = format!("the app has more than {MAX_CONTAINERS} containers; those beyond are not followed");
+            self.log.publish([Event::Line(notice("log".into(), message))]);
+        }
+    }
+
+    /// The containers of a pod that is new; none of one that a session has.
+    fn containers(&mut self, object: &Object) -> Vec<Arc<Container>> {
+        let uid = object.uid().unwrap_or_default();
+        if object.labels().contains_key(SESSION) {
+            return Vec::new();
+        }
+        let all = standing::containers(object);
+        let process: Arc<str> =
+            format!("{}.{}", self.place.reach.cluster.process_of(object), standing::short(object)).into();
+        self.place.names.insert(uid.clone(), process.clone());
+        let alone = all.len() == 1;
+        let pod = Arc::new(Pod {
+            namespace: self.place.home.namespace.clone(),
+            name: object.name_any(),
+            process: process.clone(),
+            reading: AtomicUsize::new(0),
+        });
+        let container = |(name, standing): (String, Standing)| {
+            Arc::new(Container {
+                id: ContainerId::new(&uid, &name),
+                pod: pod.clone(),
+                process: if alone { process.clone() } else { format!("{process}/{name}").into() },
+                name: name.into(),
+                standing: watch::Sender::new(standing),
+            })
+        };
+        let containers: Vec<_> = all.into_iter().map(container).collect();
+        self.known.insert(uid, containers.clone());
+        containers
+    }
+
+    fn follow_container(&self, container: Arc<Container>, at: ContainerAt, done: bool) {
+        container.pod.reading.fetch_add(1, Ordering::Relaxed);
+        self.log.publish([Event::Joined(container.clone(), at)]);
+        let upstream = Upstream::new(self.log.clone(), self.place.clone(), container, at, done);
+        self.log.spawn("log-container", upstream.read());
+    }
+
+    /// A pod is gone. Its containers' readers see to the rest.
+    fn leave(&mut self, uid: &str) {
+        self.place.names.leave(uid);
+        for container in self.known.remove(uid).unwrap_or_default() {
+            container.standing.send_modify(|standing| standing.gone = true);
+        }
+    }
+}
+
+/// Says when containers are not followed because too many are.
+pub(super) async fn tell_shortage(log: Arc<Log>, place: Arc<Place>) {
+    let mut waiting = place.waiting.subscribe();
+    let mut told = 0;
+    loop {
+        let _ = waiting.wait_for(|waiting| *waiting != told).await;
+        tokio::time::sleep(GATHER).await;
+        let now = *waiting.borrow_and_update();
+        if now > told
+            && let Some(message) = place.sentence(now)
+        {
+            log.publish([Event::Line(notice("log".into(), message))]);
+        }
+        told = now;
+    }
+}

@@ -1,0 +1,310 @@
+//! What a container said before: its log as the kubelet has it, without what comes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::time::sleep;
+
+use super::request::{Answer, Failure, From, Run, open};
+use super::seen::Seen;
+use super::stamped::{Said, Stamped};
+use super::standing::Phase;
+use super::upstream::since;
+use super::{Container, Reach};
+use crate::logs::follower::Filter;
+use crate::logs::line::{Entry, Stream};
+use crate::logs::position::{ContainerAt, Move};
+use crate::logs::split::CUT;
+use crate::logs::text;
+use crate::session::now;
+use crate::store::Micros;
+
+/// How often a broken answer is asked anew, and what passes in between.
+const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+
+/// So many last lines tell how many of them have the same time.
+const SAME: usize = 100;
+
+/// The least that is asked for when last lines are looked for, and how much more each time.
+const WINDOW: (usize, usize) = (200, 8);
+
+/// Nanoseconds in a microsecond.
+const NANOS: u64 = 1000;
+
+/// A container's line as an entry.
+pub(super) fn entry(container: &Container, time: u64, bytes: Vec<u8>, cut: bool, at: ContainerAt) -> Entry {
+    let mut message = text::plain(&bytes);
+    if cut {
+        message.push_str(CUT);
+    }
+    Entry {
+        time: (time / NANOS) as Micros,
+        process: container.process.clone(),
+        container: Some(container.name.clone()),
+        // The log endpoint does not tell them apart.
+        stream: Stream::Stdout,
+        message,
+        moved: Move::Container(container.id, at),
+    }
+}
+
+/// Where the log of a run is now: all that it has counts as told.
+pub(super) async fn newest(client: &Client, container: &Container, restart: u64, phase: Phase) -> ContainerAt {
+    let start = ContainerAt::start(restart);
+    if phase == Phase::Coming {
+        return start;
+    }
+    for _ in 0..TRIES.0 {
+        match read(client, container, Run::Newest, From::Last(SAME), phase == Phase::Ended).await {
+            Ok(lines) => {
+                let mut seen = Seen::from(start);
+                return lines.iter().filter_map(|(time, ..)| seen.take(*time)).last().unwrap_or(start);
+            }
+            Err(Failure::Gone(_)) => return start,
+            Err(Failure::Busy(reason, _)) => {
+                tracing::debug!(reason, pod = container.pod.name, "cannot read a log's last lines");
+                sleep(TRIES.1).await;
+            }
+        }
+    }
+    // By this machine's clock, for want of a better one.
+    ContainerAt { time: now().unsigned_abs() * NANOS, ..start }
+}
+
+type Told = (u64, Vec<u8>, bool);
+
+/// A whole answer.
+async fn read(client: &Client, container: &Container, run: Run, from: From, ended: bool) -> Result<Vec<Told>, Failure> {
+    let mut answer = open(client, container, run, from).await?;
+    let (mut stamped, mut said) = (Stamped::default(), Vec::new());
+    while let Some(data) = answer.next().await? {
+        stamped.feed(&data, &mut said);
+    }
+    if ended {
+        stamped.let_go(&mut said);
+    }
+    let line = |said| match said {
+        Said::Line { time, bytes, cut } => Some((time, bytes, cut)),
+        Said::Kubelet(_) => None,
+    };
+    Ok(said.into_iter().filter_map(line).collect())
+}
+
+/// The log of a container, as far as it can be read before the ring.
+#[derive(Clone)]
+pub struct Origin {
+    reach: Arc<Reach>,
+    container: Arc<Container>,
+    /// Up to where.
+    pub to: ContainerAt,
+}
+
+impl Origin {
+    /// The log of a container up to a position.
+    #[must_use]
+    pub fn new(reach: Arc<Reach>, container: Arc<Container>, to: ContainerAt) -> Self {
+        Self { reach, container, to }
+    }
+
+    /// The last lines that are wanted: when each was written, and where a reader starts to get it.
+    pub async fn scan(&self, tail: Option<usize>, since: Option<Micros>, filter: &Filter) -> VecDeque<(Micros, Move)> {
+        let place = |at| Move::Container(self.container.id, at);
+        let first = self.to.restart.saturating_sub(1);
+        let Some(tail) = tail else {
+            let since = since.unwrap_or(0).max(0);
+            let from = ContainerAt { time: since.unsigned_abs() * NANOS, ..ContainerAt::start(first) };
+            return [(since, place(from))].into();
+        };
+        let mut found = VecDeque::new();
+        for restart in (first..=self.to.restart).rev() {
+            let wanted = tail.saturating_sub(found.len());
+            if wanted == 0 {
+                break;
+            }
+            let more = self.scan_run(restart, wanted, since, filter).await;
+            more.into_iter().rev().for_each(|(time, at)| found.push_front((time, place(at))));
+        }
+        found
+    }
+
+    /// Of one run. The windows grow until there is enough in one.
+    async fn scan_run(
+        &self,
+        restart: u64,
+        tail: usize,
+        since: Option<Micros>,
+        filter: &Filter,
+    ) -> VecDeque<(Micros, ContainerAt)> {
+        let mut window = (tail.saturating_mul(2)).max(WINDOW.0);
+        loop {
+            let Some((run, ended)) = which(&self.container, restart) else { return VecDeque::new() };
+            let client = &self.reach.cluster.client;
+            let Ok(lines) = read(client, &self.container, run, From::Last(window), ended).await else {
+                return VecDeque::new();
+            };
+            let all = lines.len() < window;
+            let oldest = lines.first().map(|(time, ..)| (*time / NANOS) as Micros);
+            let found = self.choose(lines, (restart, all), tail, since, filter);
+            let old_enough = since.is_some_and(|since| oldest.is_some_and(|oldest| oldest < since));
+            if all || old_enough || found.len() >= tail {
+                return found;
+            }
+            window = window.saturating_mul(WINDOW.1);
+        }
+    }
+
+    /// Of the lines of a window, which may have all of a run, the last that are wanted.
+    fn choose(
+        &self,
+        lines: Vec<Told>,
+        (restart, all): (u64, bool),
+        tail: usize,
+        since: Option<Micros>,
+        filter: &Filter,
+    ) -> VecDeque<(Micros, ContainerAt)> {
+        let mut seen = Seen::from(ContainerAt::start(restart));
+        // Where a line starts is known by the one before it.
+        let mut before = all.then(|| ContainerAt::start(restart));
+        let mut found = VecDeque::new();
+        for (time, bytes, cut) in lines {
+            let Some(at) = seen.take(time) else { continue };
+            if at > self.to {
+                break;
+            }
+            let line = entry(&self.container, time, bytes, cut, at);
+            if let Some(before) = before.replace(at)
+                && since.is_none_or(|since| line.time >= since)
+                && filter.wants(&line)
+            {
+                found.push_back((line.time, before));
+            }
+            if found.len() > tail {
+                found.pop_front();
+            }
+        }
+        found
+    }
+
+    /// What it said from a position on.
+    #[must_use]
+    pub fn past(&self, from: ContainerAt) -> ContainerPast {
+        ContainerPast { origin: self.clone(), at: from, reading: None, tries: TRIES.0 }
+    }
+}
+
+/// How to ask for a run now, and whether it has ended; none where its log is not there any more.
+fn which(container: &Container, restart: u64) -> Option<(Run, bool)> {
+    let standing = container.standing.borrow();
+    match standing.restart.checked_sub(restart)? {
+        0 => Some((Run::Newest, standing.phase == Phase::Ended)),
+        1 => Some((Run::Previous, true)),
+        _ => None,
+    }
+}
+
+/// A part of what a container said.
+pub struct ContainerPast {
+    origin: Origin,
+    at: ContainerAt,
+    reading: Option<(Answer, Stamped, Seen)>,
+    tries: usize,
+}
+
+impl ContainerPast {
+    /// Reads on. Whether this was all.
+    pub(in crate::logs) async fn fill(&mut self, ready: &mut VecDeque<Entry>) -> bool {
+        if self.at >= self.origin.to {
+            return true;
+        }
+        match self.read(ready).await {
+            Ok(Some(over)) => over,
+            Ok(None) => self.next_run(ready),
+            Err(Failure::Gone(reason)) => {
+                tracing::debug!(reason, pod = self.origin.container.pod.name, "a log is gone");
+                self.say(ready, "what it said before cannot be read any more");
+                self.next_run(ready)
+            }
+            Err(Failure::Busy(reason, _)) if self.tries == 0 => {
+                self.say(ready, &format!("what it said before cannot be read: {reason}"));
+                true
+            }
+            Err(Failure::Busy(..)) => {
+                (self.reading, self.tries) = (None, self.tries - 1);
+                sleep(TRIES.1).await;
+                false
+            }
+        }
+    }
+
+    /// One piece: whether it was the last one that is wanted; none at the end of a run.
+    async fn read(&mut self, ready: &mut VecDeque<Entry>) -> Result<Option<bool>, Failure> {
+        let container = &self.origin.container;
+        let Some((run, ended)) = which(container, self.at.restart) else {
+            return Err(Failure::Gone("it was restarted again".into()));
+        };
+        if self.reading.is_none() {
+            let answer = open(&self.origin.reach.cluster.client, container, run, since(self.at)).await?;
+            self.reading = Some((answer, Stamped::default(), Seen::from(self.at)));
+        }
+        let Some((answer, stamped, seen)) = &mut self.reading else { return Ok(None) };
+        let mut said = Vec::new();
+        let more = match answer.next().await? {
+            Some(data) => {
+                stamped.feed(&data, &mut said);
+                true
+            }
+            None => {
+                if ended {
+                    stamped.let_go(&mut said);
+                }
+                false
+            }
+        };
+        let had_moved_on = seen.has_moved_on();
+        for said in said {
+            let Said::Line { time, bytes, cut } = said else { continue };
+            let Some(at) = seen.take(time) else { continue };
+            if at > self.origin.to {
+                return Ok(Some(true));
+            }
+            if !had_moved_on && seen.has_moved_on() && at.time > self.at.time && self.at.count > 0 {
+                ready.push_back(container.notice("its log was rotated meanwhile; lines before this may be missing"));
+            }
+            self.at = at;
+            ready.push_back(entry(container, time, bytes, cut, at));
+        }
+        self.tries = TRIES.0;
+        if more { Ok(Some(self.at >= self.origin.to)) } else { Ok(None) }
+    }
+
+    /// Goes on with the next run, if there is one that is wanted.
+    fn next_run(&mut self, ready: &mut VecDeque<Entry>) -> bool {
+        self.reading = None;
+        if self.at.restart >= self.origin.to.restart {
+            return true;
+        }
+        if let Some(exit) = self.origin.container.standing.borrow().exit(self.at.restart) {
+            let time = exit.at.saturating_mul(1_000_000);
+            ready.push_back(Entry { time, ..self.origin.container.notice(exit.sentence()) });
+        }
+        // Where only a part was wanted, it is the same part.
+        let time = if self.at.count == 0 { self.at.time } else { 0 };
+        self.at = ContainerAt { time, ..ContainerAt::start(self.at.restart + 1) };
+        false
+    }
+
+    /// Says what is missing, to those who had a part of it.
+    fn say(&self, ready: &mut VecDeque<Entry>, message: &str) {
+        if self.at.count > 0 {
+            ready.push_back(self.origin.container.notice(message));
+        }
+    }
+
+    /// Nothing that comes first is from before this.
+    #[must_use]
+    pub fn floor(&self) -> Micros {
+        (self.at.time / NANOS) as Micros
+    }
+}

@@ -1,0 +1,174 @@
+//! One answer of the log endpoint.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::api::LogParams;
+use kube::client::Body;
+use kube::core::Request;
+use kube::{Client, Resource};
+use tokio::time::timeout;
+
+use super::Container;
+use crate::kubernetes::error::sentence;
+
+/// How long an answer that does not follow may take to begin, and to go on.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// The most that is read of an error, in bytes.
+const MAX_ERROR: usize = 64 << 10;
+
+/// What of a log is asked for. From a time on, or the last lines; not both: what that gives is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// From the start.
+    Start,
+    /// From the second of this time on, in nanoseconds.
+    Second(u64),
+    /// So many of the last lines.
+    Last(usize),
+}
+
+/// Which run of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// The newest, to where it is now.
+    Newest,
+    /// The newest, and what comes.
+    Follow,
+    /// The one before it.
+    Previous,
+}
+
+/// Why there is no answer, or no more of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The pod, the container or this run of it has no log any more.
+    Gone(String),
+    /// Another try may help; not before this time has passed, where one is named.
+    Busy(String, Option<Duration>),
+}
+
+impl Failure {
+    /// What was said.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Gone(reason) | Self::Busy(reason, _) => reason,
+        }
+    }
+
+    fn busy(reason: impl Into<String>) -> Self {
+        Self::Busy(reason.into(), None)
+    }
+}
+
+/// Asks for a log with times.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn open(client: &Client, container: &Container, run: Run, from: From) -> Result<Answer, Failure> {
+    let since = match from {
+        From::Second(time) => jiff::Timestamp::from_second((time / 1_000_000_000) as i64).ok(),
+        From::Start | From::Last(_) => None,
+    };
+    let params = LogParams {
+        container: Some(container.name.to_string()),
+        follow: run == Run::Follow,
+        previous: run == Run::Previous,
+        since_time: since,
+        tail_lines: if let From::Last(lines) = from { Some(lines as i64) } else { None },
+        timestamps: true,
+        ..LogParams::default()
+    };
+    let request = Request::new(Pod::url_path(&(), Some(&container.pod.namespace))).logs(&container.pod.name, &params);
+    let request = request.map_err(|error| Failure::busy(error.to_string()))?;
+    let sent = client.send(request.map(Body::from));
+    // A log that is followed may have nothing to say, not even that it is there.
+    let answer = match run {
+        Run::Follow => sent.await,
+        _ => timeout(ANSWER, sent).await.map_err(|_| Failure::busy("the API server does not answer"))?,
+    };
+    let answer = answer.map_err(|error| Failure::busy(sentence(&error)))?;
+    if answer.status().is_success() {
+        return Ok(Answer { body: answer.into_body(), follows: run == Run::Follow });
+    }
+    Err(refused(answer).await)
+}
+
+async fn refused(answer: http::Response<Body>) -> Failure {
+    let status = answer.status();
+    let after = answer.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
+    let body = timeout(ANSWER, Limited::new(answer.into_body(), MAX_ERROR).collect()).await;
+    let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+    let told = serde_json::from_slice::<Status>(&body).ok().and_then(|status| status.message);
+    let reason = told.unwrap_or_else(|| format!("the API server answered {status}"));
+    // 400 is what it says of a container that waits, or whose run before left nothing.
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::GONE => Failure::Gone(reason),
+        _ => Failure::Busy(reason, after.map(Duration::from_secs)),
+    }
+}
+
+/// An answer, as it comes.
+pub struct Answer {
+    body: Body,
+    follows: bool,
+}
+
+/// An answer that follows a log, which may begin only when the log has something to say.
+pub struct Following<'a> {
+    opening: Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send + 'a>>,
+    answer: Option<Answer>,
+}
+
+impl<'a> Following<'a> {
+    /// Asks for a log with times, and for what comes.
+    #[must_use]
+    pub fn new(client: &'a Client, container: &'a Container, from: From) -> Self {
+        Self { opening: Box::pin(open(client, container, Run::Follow, from)), answer: None }
+    }
+
+    /// What comes next; none at a clean end. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        match &mut self.answer {
+            Some(answer) => answer.next().await,
+            None => {
+                let answer = (&mut self.opening).await?;
+                self.answer.insert(answer).next().await
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// What comes next; none at a clean end. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`Failure::Busy`] where it broke off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let frame = match self.follows {
+                true => self.body.frame().await,
+                false => timeout(ANSWER, self.body.frame()).await.map_err(|_| Failure::busy("the answer stopped"))?,
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(Failure::busy(sentence(&error))),
+                None => return Ok(None),
+            }
+        }
+    }
+}

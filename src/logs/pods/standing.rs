@@ -1,0 +1,148 @@
+//! How a container stands, by what its pod says.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use kube::ResourceExt;
+
+/// How far a run of a container has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It has not begun.
+    #[default]
+    Coming,
+    /// It runs.
+    Running,
+    /// It has ended, and no other has begun.
+    Ended,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    status: i32,
+    reason: String,
+    /// When, in seconds.
+    pub at: i64,
+}
+
+/// How a container stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The number of its newest run: how often it was restarted.
+    pub restart: u64,
+    /// How far that has come.
+    pub phase: Phase,
+    /// How that run ended.
+    pub exit: Option<Exit>,
+    /// How the run before it ended.
+    pub before: Option<Exit>,
+    /// Whether its pod is gone.
+    pub gone: bool,
+}
+
+impl Standing {
+    /// Whether the run with this number runs.
+    #[must_use]
+    pub fn runs(&self, restart: u64) -> bool {
+        self.restart == restart && self.phase == Phase::Running && !self.gone
+    }
+
+    /// How the run with this number ended, where that is known.
+    #[must_use]
+    pub fn exit(&self, restart: u64) -> Option<&Exit> {
+        match self.restart.checked_sub(restart)? {
+            0 => self.exit.as_ref(),
+            1 => self.before.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl Exit {
+    fn of(ended: &ContainerStateTerminated) -> Self {
+        let at = ended.finished_at.as_ref().map_or(0, |time| time.0.as_second());
+        Self { status: ended.exit_code, reason: ended.reason.clone().unwrap_or_default(), at }
+    }
+
+    /// The sentence that the log has about it.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let status = self.status;
+        match &*self.reason {
+            "OOMKilled" => format!("Process was killed, since it used too much memory (OOMKilled, status {status})"),
+            "" | "Error" | "Completed" => format!("Process exited with status {status}"),
+            reason => format!("Process exited with status {status} ({reason})"),
+        }
+    }
+}
+
+/// The containers of a pod by name, and how each stands.
+#[must_use]
+pub fn containers(pod: &Pod) -> BTreeMap<String, Standing> {
+    let spec = pod.spec.iter();
+    let names = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    let mut containers: BTreeMap<_, _> = names.map(|named| (named.name.clone(), Standing::default())).collect();
+    let status = pod.status.iter();
+    let all =
+        status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]).flatten().flatten();
+    for status in all {
+        containers.insert(status.name.clone(), standing(status));
+    }
+    containers
+}
+
+fn standing(status: &ContainerStatus) -> Standing {
+    let state = status.state.clone().unwrap_or_default();
+    let last = status.last_state.clone().and_then(|last| last.terminated).map(|ended| Exit::of(&ended));
+    let restart = u64::try_from(status.restart_count).unwrap_or(0);
+    let of = |phase, exit, before| Standing { restart, phase, exit, before, gone: false };
+    match (state.running, state.terminated) {
+        (Some(_), _) => of(Phase::Running, None, last),
+        (None, Some(ended)) => of(Phase::Ended, Some(Exit::of(&ended)), last),
+        // It waits for its next run; the newest one is the one that ended last.
+        (None, None) if last.is_some() => of(Phase::Ended, last, None),
+        (None, None) => of(Phase::Coming, None, None),
+    }
+}
+
+/// The last part of a pod's name, which tells it from its likes.
+#[must_use]
+pub fn short(pod: &Pod) -> String {
+    let name = pod.name_any();
+    name.rsplit('-').next().unwrap_or(&name).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(status: serde_json::Value) -> Standing {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "blog-web-5c9f-x7k2p" },
+            "spec": { "initContainers": [{ "name": "init" }], "containers": [{ "name": "web" }] },
+            "status": { "containerStatuses": [status] },
+        }))
+        .expect("a pod");
+        assert_eq!(short(&pod), "x7k2p");
+        let mut all = containers(&pod);
+        assert_eq!(all.remove("init"), Some(Standing::default()));
+        all.remove("web").expect("the container")
+    }
+
+    #[test]
+    fn a_run_is_known_by_its_number_while_the_next_is_waited_for() {
+        let ended = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
+        let status = |state, last, restarts| json!({ "name": "web", "image": "", "imageID": "", "ready": true, "state": state, "lastState": last, "restartCount": restarts });
+        let runs = pod(status(json!({ "running": {} }), json!({}), 0));
+        assert!(runs.runs(0) && !runs.runs(1));
+        let waits = pod(status(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), ended.clone(), 1));
+        assert_eq!((waits.restart, waits.phase, waits.exit(0)), (1, Phase::Ended, None));
+        assert!(waits.exit(1).is_some_and(|exit| exit.sentence().contains("OOMKilled, status 137")));
+        let again = pod(status(json!({ "running": {} }), ended.clone(), 2));
+        assert!(again.runs(2) && again.exit(1).is_some() && again.exit(2).is_none());
+        assert_eq!(pod(status(ended, json!({}), 0)).phase, Phase::Ended);
+        assert_eq!(pod(status(json!({ "waiting": {} }), json!({}), 0)).phase, Phase::Coming);
+    }
+}

@@ -1,0 +1,395 @@
+//! The log of one container as it comes: each run of it from where it was read to its end, in order.
+//!
+//! A kubelet's answer may stop, or go silent, without a word while the container goes on: when its log is rotated, when
+//! the kubelet or the API server is busy or restarted. So a clean end is an end only if the container has ended, and
+//! then the log is read once more from where it was; and one that is silent for longer than it was wont to be is asked
+//! anew. Each new answer goes on from the position: nothing twice, and nothing left out that is still in the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kube::api::Api;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::past::entry;
+use super::request::{Failure, Following, From, Run, open};
+use super::seen::Seen;
+use super::stamped::{Said, Stamped};
+use super::standing::{self, Phase, Standing};
+use super::{Container, Object, Place};
+use crate::logs::files::notice;
+use crate::logs::position::{ContainerAt, Move};
+use crate::logs::{AT_ONCE, Event, Log};
+
+/// How long a container may be silent before its log is asked anew, at least and at most. It is a multiple of the time
+/// that passes between its lines, and doubles while it stays silent: a lively log that was rotated has to be found again
+/// before it is rotated once more, and a quiet one costs the API server next to nothing.
+const SILENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(75));
+
+/// How many times the usual gap between lines counts as silence.
+const GAPS: u32 = 20;
+
+/// What passes before a failed answer is asked anew, at first and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// How long an answer may say nothing after its container has ended.
+const LEAVING: Duration = Duration::from_secs(6);
+
+/// How long after a clean end it is waited for the pod to say that its container has ended.
+const ENDING: Duration = Duration::from_secs(3);
+
+/// How long a log cannot be read before that is said.
+const TROUBLE: Duration = Duration::from_secs(10);
+
+/// How an answer that follows came to its end.
+enum End {
+    /// The container has ended, or is about to be read otherwise.
+    Over,
+    /// Without a reason.
+    Clean,
+    /// Nothing came for long.
+    Silent,
+    /// It broke off.
+    Broken(Failure),
+}
+
+/// One answer that follows, as far as it was read.
+struct Reading {
+    stamped: Stamped,
+    seen: Seen,
+    said: Vec<Said>,
+    /// How long it may say nothing new.
+    until: Instant,
+    /// Whether the container has ended.
+    leaving: bool,
+}
+
+impl Reading {
+    fn new(at: ContainerAt, patience: Duration) -> Self {
+        let until = Instant::now() + patience;
+        Self { stamped: Stamped::default(), seen: Seen::from(at), said: Vec::new(), until, leaving: false }
+    }
+
+    fn leave(&mut self) {
+        (self.leaving, self.until) = (true, Instant::now() + LEAVING);
+    }
+
+    /// How a clean end is meant: what is left is the start of a line, or the kubelet's last word.
+    fn end(&mut self) -> End {
+        self.stamped.let_go(&mut self.said);
+        match self.said.pop() {
+            _ if self.leaving => End::Over,
+            Some(Said::Kubelet(words)) => End::Broken(Failure::Busy(words, None)),
+            _ => End::Clean,
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(super) struct Upstream {
+    log: Arc<Log>,
+    place: Arc<Place>,
+    container: Arc<Container>,
+    standing: watch::Receiver<Standing>,
+    at: ContainerAt,
+    /// Whether the run was read to its end.
+    done: bool,
+    pace: Pace,
+    backoff: Duration,
+    /// Since when it cannot be read, and whether that was said.
+    trouble: Option<(Instant, bool)>,
+}
+
+/// How long a container is silent as a rule, and how long it may be now.
+struct Pace {
+    last: Instant,
+    gap: Duration,
+    patience: Duration,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { last: Instant::now(), gap: SILENT.0, patience: SILENT.0 }
+    }
+
+    /// So many lines came.
+    fn lines(&mut self, count: usize) {
+        let gap = self.last.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
+        self.gap = (self.gap * 7 + gap) / 8;
+        self.last = Instant::now();
+        self.patience = (self.gap * GAPS).clamp(SILENT.0, SILENT.1);
+    }
+
+    /// It was silent for as long as it may be.
+    fn silent(&mut self) {
+        self.patience = (self.patience * 2).min(SILENT.1);
+    }
+}
+
+impl Upstream {
+    pub(super) fn new(
+        log: Arc<Log>,
+        place: Arc<Place>,
+        container: Arc<Container>,
+        at: ContainerAt,
+        done: bool,
+    ) -> Self {
+        let standing = container.standing.subscribe();
+        Self { log, place, container, standing, at, done, pace: Pace::new(), backoff: BACKOFF.0, trouble: None }
+    }
+
+    /// Tells what the container says until its pod is gone.
+    pub(super) async fn read(mut self) {
+        loop {
+            let standing = self.standing.borrow_and_update().clone();
+            if standing.restart > self.at.restart {
+                self.turn(&standing).await;
+            } else if standing.runs(self.at.restart) {
+                self.follow().await;
+            } else if standing.phase != Phase::Coming && !self.done {
+                self.finish(Run::Newest, &standing).await;
+            } else if standing.gone || self.standing.changed().await.is_err() {
+                break;
+            }
+        }
+        self.leave();
+    }
+
+    /// A later run has begun: reads the rest of the one that was read, and goes on to the next.
+    async fn turn(&mut self, standing: &Standing) {
+        let ahead = standing.restart - self.at.restart;
+        if !self.done && ahead == 1 {
+            return self.finish(Run::Previous, standing).await;
+        }
+        if ahead > 1 + u64::from(self.done) {
+            self.say("what an earlier run of it said last cannot be read any more: it was restarted again too soon");
+        }
+        // Of those in between, the last one can be read.
+        self.at = ContainerAt::start((self.at.restart + 1).max(standing.restart - 1));
+        self.done = false;
+        self.log.publish([Event::Moved(Move::Container(self.container.id, self.at))]);
+    }
+
+    /// Reads what is left of a run that has ended; tries once.
+    async fn finish(&mut self, run: Run, standing: &Standing) {
+        // Should a new run have begun meanwhile, its lines are not this one's.
+        let ended = standing.exit(self.at.restart).map(|exit| exit.at.unsigned_abs()).filter(|at| *at > 0);
+        let end = ended.map_or(u64::MAX, |at| (at + 1).saturating_mul(1_000_000_000));
+        match self.finish_from(run, end).await {
+            Ok(()) => {}
+            // Its log goes with the pod.
+            Err(Failure::Busy(reason, after)) if !standing.gone => return self.failed(&reason, after).await,
+            Err(failure) => tracing::debug!(reason = failure.reason(), pod = self.container.pod.name, "a log is gone"),
+        }
+        (self.done, self.trouble) = (true, None);
+        if let Some(exit) = standing.exit(self.at.restart) {
+            self.say(&exit.sentence());
+        }
+    }
+
+    async fn finish_from(&mut self, run: Run, end: u64) -> Result<(), Failure> {
+        let mut answer = open(&self.place.reach.cluster.client, &self.container, run, since(self.at)).await?;
+        let (mut stamped, mut seen) = (Stamped::default(), Seen::from(self.at));
+        let mut said = Vec::new();
+        while let Some(data) = answer.next().await? {
+            stamped.feed(&data, &mut said);
+            said.retain(|said| !matches!(said, Said::Line { time, .. } if *time >= end));
+            if let Some(words) = self.publish(&mut seen, &mut said).await {
+                return Err(Failure::Gone(words));
+            }
+        }
+        stamped.let_go(&mut said);
+        self.publish(&mut seen, &mut said).await.map_or(Ok(()), |words| Err(Failure::Gone(words)))
+    }
+
+    /// Follows the run until it has ended, as soon as it may.
+    async fn follow(&mut self) {
+        let Some(_permit) = self.permit().await else { return };
+        self.pace = Pace::new();
+        while self.standing.borrow().runs(self.at.restart) {
+            match self.follow_answer().await {
+                End::Over => return,
+                End::Silent => self.pace.silent(),
+                End::Broken(failure) => {
+                    let after = if let Failure::Busy(_, after) = failure { after } else { None };
+                    self.failed(failure.reason(), after).await;
+                }
+                End::Clean if self.has_ended().await => return,
+                End::Clean => self.wait(None).await,
+            }
+        }
+    }
+
+    /// The right to follow; none where the run ended before it was there.
+    async fn permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        let upstreams = self.place.reach.upstreams.clone();
+        if let Ok(permit) = upstreams.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        let _waits = Waits::new(&self.place);
+        let restart = self.at.restart;
+        tokio::select! {
+            permit = upstreams.acquire_owned() => permit.ok(),
+            _ = self.standing.wait_for(|standing| !standing.runs(restart)) => None,
+        }
+    }
+
+    async fn follow_answer(&mut self) -> End {
+        let (client, container) = (self.place.reach.cluster.client.clone(), self.container.clone());
+        let (mut standing, restart) = (self.standing.clone(), self.at.restart);
+        let ended = async move {
+            let _gone_with_the_log = standing.wait_for(|standing| !standing.runs(restart)).await;
+        };
+        tokio::pin!(ended);
+        let mut answer = Following::new(&client, &container, since(self.at));
+        let mut reading = Reading::new(self.at, self.pace.patience);
+        loop {
+            tokio::select! {
+                next = answer.next() => {
+                    if let Some(end) = self.take(next, &mut reading).await {
+                        return end;
+                    }
+                }
+                () = sleep_until(reading.until) => return if reading.leaving { End::Over } else { End::Silent },
+                () = &mut ended, if !reading.leaving => reading.leave(),
+            }
+        }
+    }
+
+    /// Takes what came of an answer; how it ended, where it did.
+    async fn take(&mut self, next: Result<Option<Bytes>, Failure>, reading: &mut Reading) -> Option<End> {
+        let data = match next {
+            Ok(Some(data)) => data,
+            Ok(None) => return Some(reading.end()),
+            Err(_) if reading.leaving => return Some(End::Over),
+            Err(failure) => return Some(End::Broken(failure)),
+        };
+        reading.stamped.feed(&data, &mut reading.said);
+        let at = self.at;
+        if let Some(words) = self.publish(&mut reading.seen, &mut reading.said).await {
+            return Some(End::Broken(Failure::Busy(words, None)));
+        }
+        if reading.leaving {
+            reading.leave();
+        } else if self.at != at {
+            reading.until = Instant::now() + self.pace.patience;
+        }
+        None
+    }
+
+    /// Tells the lines that are new; what the kubelet said instead of going on. Where there is much, it is told no faster
+    /// than it is read.
+    async fn publish(&mut self, seen: &mut Seen, said: &mut Vec<Said>) -> Option<String> {
+        let mut words = None;
+        while !said.is_empty() {
+            let mut events = Vec::new();
+            for said in said.drain(..said.len().min(AT_ONCE)) {
+                match said {
+                    Said::Line { time, bytes, cut } => {
+                        let Some(at) = seen.take(time) else { continue };
+                        self.at = at;
+                        events.push(Event::Line(entry(&self.container, time, bytes, cut, at)));
+                    }
+                    Said::Kubelet(said) => words = Some(said),
+                }
+            }
+            if !events.is_empty() {
+                self.pace.lines(events.len());
+                (self.backoff, self.trouble) = (BACKOFF.0, None);
+                self.log.publish(events);
+                self.log.let_read().await;
+            }
+        }
+        words.filter(|words| !words.is_empty())
+    }
+
+    /// Whether the run has ended, after its log did.
+    async fn has_ended(&mut self) -> bool {
+        let pods = Api::<Object>::namespaced(self.place.reach.cluster.client.clone(), &self.container.pod.namespace);
+        let restart = self.at.restart;
+        let runs = match timeout(ENDING, pods.get_opt(&self.container.pod.name)).await {
+            Ok(Ok(Some(pod))) => {
+                standing::containers(&pod).remove(&*self.container.name).is_some_and(|standing| standing.runs(restart))
+            }
+            Ok(Ok(None)) => false,
+            _ => true,
+        };
+        // Who follows the pods learns it in a moment.
+        !runs && timeout(ENDING, self.standing.wait_for(|standing| !standing.runs(restart))).await.is_ok()
+    }
+
+    /// Waits before the next try, and says so where it goes on for long.
+    async fn failed(&mut self, reason: &str, after: Option<Duration>) {
+        tracing::debug!(reason, pod = self.container.pod.name, "cannot read a container's log; trying again");
+        let (since, said) = *self.trouble.get_or_insert((Instant::now(), false));
+        if !said && since.elapsed() >= TROUBLE {
+            self.trouble = Some((since, true));
+            self.say(&format!("its log cannot be read: {reason}; trying again"));
+        }
+        self.wait(after).await;
+    }
+
+    async fn wait(&mut self, after: Option<Duration>) {
+        sleep(self.backoff.max(after.unwrap_or_default().min(BACKOFF.1))).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
+    }
+
+    fn say(&self, message: &str) {
+        self.log.publish([Event::Line(self.container.notice(message))]);
+    }
+
+    /// The pod is gone; the last of its readers says so.
+    fn leave(&self) {
+        self.log.publish([Event::Moved(Move::ContainerEnd(self.container.id))]);
+        let pod = &self.container.pod;
+        if pod.reading.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.log.publish([Event::Line(notice(pod.process.clone(), format!("Pod {} is gone", pod.name)))]);
+        }
+    }
+}
+
+/// Where to ask a log from that was read so far.
+pub(super) fn since(at: ContainerAt) -> From {
+    if at.time == 0 { From::Start } else { From::Second(at.time) }
+}
+
+/// One that waits until it may follow.
+struct Waits(Arc<Place>);
+
+impl Waits {
+    fn new(place: &Arc<Place>) -> Self {
+        place.waiting.send_modify(|waiting| *waiting += 1);
+        Self(place.clone())
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.waiting.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_often_is_missed_soon() {
+        let mut pace = Pace::new();
+        for _ in 0..100 {
+            sleep(Duration::from_millis(5)).await;
+            pace.lines(1);
+        }
+        assert_eq!(pace.patience, SILENT.0);
+        pace.silent();
+        assert_eq!(pace.patience, SILENT.0 * 2);
+        for _ in 0..100 {
+            sleep(Duration::from_secs(10)).await;
+            pace.lines(1);
+        }
+        assert_eq!(pace.patience, SILENT.1);
+    }
+}

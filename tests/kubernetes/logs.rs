@@ -1,0 +1,302 @@
+//! The log of an app: its pods as they come, crash, are rolled, and go.
+//!
+//! Where `FOGHORN_TEST_LOG_SIZE` says at how many bytes the cluster's kubelet rotates a log (`64Ki`, say), more than
+//! that is written, for as long as it takes until logs were rotated.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::bed::{Seen, all, get};
+use crate::support::cluster::Cluster;
+use crate::support::server::{Server, until};
+
+/// Prints numbered lines, about 200 a second, and the last number when it is told to end.
+const COUNTING: &str = r#"trap 'echo "$HOSTNAME end $n"; exit 0' TERM
+i=0; n=0; pad=$(printf "%0${PAD}d" 0)
+while :; do
+  for k in 1 2 3 4 5 6 7 8 9 10; do i=$((i+1)); echo "$HOSTNAME $i ${pad}x"; n=$i; done
+  sleep 0.045 & wait $!
+done"#;
+
+/// How often a kubelet looks whether a log is to be rotated.
+const ROTATES: Duration = Duration::from_secs(10);
+
+/// At how many bytes a log is rotated, where that is known.
+fn log_size() -> Option<usize> {
+    let text = std::env::var("FOGHORN_TEST_LOG_SIZE").ok()?;
+    let units = [("Ki", 1 << 10), ("Mi", 1 << 20), ("", 1)];
+    units.iter().find_map(|(unit, bytes)| Some(text.strip_suffix(unit)?.parse::<usize>().ok()? * bytes))
+}
+
+/// How long each stage goes on: with rotation, until there was some.
+fn stage() -> Duration {
+    if log_size().is_some() { ROTATES * 3 } else { Duration::from_secs(3) }
+}
+
+/// What each pod has counted, and what it said at its end.
+#[derive(Default)]
+struct Counted {
+    numbers: BTreeMap<String, Vec<u32>>,
+    ends: BTreeMap<String, u32>,
+}
+
+impl Counted {
+    fn of(seen: &Seen) -> Self {
+        let mut counted = Self::default();
+        for line in seen.0.lock().unwrap().iter().filter(|line| line["stream"] == "stdout") {
+            let words: Vec<&str> = line["message"].as_str().unwrap().split(' ').collect();
+            let process = line["process"].as_str().unwrap();
+            assert_eq!(Some(process), words[0].rsplit('-').next().map(|last| format!("web.{last}")).as_deref());
+            match words[..] {
+                [pod, "end", number] => drop(counted.ends.insert(pod.into(), number.parse().unwrap())),
+                [pod, number, _] => counted.numbers.entry(pod.into()).or_default().push(number.parse().unwrap()),
+                _ => panic!("{line}"),
+            }
+        }
+        counted
+    }
+
+    /// Each pod's numbers are complete and in order, from its first or from where it was joined.
+    fn assert_complete(&self, ended: &[String]) {
+        for (pod, numbers) in &self.numbers {
+            let from = numbers[0];
+            let wrong = numbers.iter().zip(from..).find(|(number, at)| **number != *at);
+            assert_eq!(wrong, None, "{pod}, from {from} to {:?}", numbers.last());
+        }
+        for pod in ended {
+            let (last, end) = (self.numbers[pod].last().copied().unwrap_or(0), self.ends[pod]);
+            assert!(last == end || last == end + 1, "{pod} ended at {end}, and {last} came");
+        }
+    }
+}
+
+async fn hub(cluster: &Cluster, more: &str) -> Server {
+    Server::start_with(&format!("{}{more}", cluster.settings()), &[("FOGHORN_BACKEND", "kubernetes")]).await
+}
+
+fn deploy_counting(cluster: &Cluster) {
+    // So wide that each look of the kubelet's rotates the log.
+    let pad = log_size().map_or(64, |size| (size * 3 / 2 / (200 * ROTATES.as_secs() as usize)).max(64));
+    let env = json!([{ "name": "PAD", "value": pad.to_string() }]);
+    let container = json!({ "command": ["sh", "-c", COUNTING], "env": env });
+    cluster.deploy_with("blog", json!({ "terminationGracePeriodSeconds": 5 }), container);
+}
+
+/// The app's pods that run, by name.
+fn pods(cluster: &Cluster) -> Vec<String> {
+    let running = ["get", "pods", "--field-selector", "status.phase=Running", "-o", "name"];
+    cluster.kubectl(&running).lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
+}
+
+/// Waits until so many of the Deployment's pods run, and no other is left.
+async fn settled(cluster: &Cluster, count: usize) {
+    until("the pods are there", async || {
+        let all = cluster.kubectl(&["get", "pods", "-o", "name"]);
+        (all.lines().count() == count && pods(cluster).len() == count).then_some(())
+    })
+    .await;
+}
+
+/// Lets it go on for a while, with whatever is to be looked at meanwhile.
+async fn go_on(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// How many connections the hub's process has to the API server.
+fn connections(server: &Server) -> usize {
+    let sockets = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().flatten();
+    sockets
+        .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|to| to.to_string_lossy().contains("socket")))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_is_scaled_and_rolled_is_followed_line_by_line() {
+    let Some(cluster) = Cluster::start().await else { return };
+    deploy_counting(&cluster);
+    settled(&cluster, 1).await;
+    let server = hub(&cluster, "").await;
+    let (one, two) = (Seen::default(), Seen::default());
+    one.follow(get(&server, "follow=true"));
+    until("lines come", async || (!one.0.lock().unwrap().is_empty()).then_some(())).await;
+    let before = connections(&server);
+    two.follow(get(&server, "follow=true"));
+    until("lines come", async || (!two.0.lock().unwrap().is_empty()).then_some(())).await;
+    // The second follower's own, and none to the API server.
+    assert!(connections(&server) <= before + 1);
+    let mut ended = pods(&cluster);
+
+    for replicas in [3, 1] {
+        cluster.kubectl(&["scale", "deploy/blog-web", &format!("--replicas={replicas}")]);
+        settled(&cluster, replicas).await;
+        ended.extend(pods(&cluster));
+        go_on(stage()).await;
+    }
+    cluster.kubectl(&["rollout", "restart", "deploy/blog-web"]);
+    cluster.kubectl(&["rollout", "status", "deploy/blog-web", "--timeout=60s"]);
+    settled(&cluster, 1).await;
+    ended.extend(pods(&cluster));
+    go_on(stage()).await;
+    cluster.kubectl(&["scale", "deploy/blog-web", "--replicas=0"]);
+    settled(&cluster, 0).await;
+    ended.sort();
+    ended.dedup();
+    assert!(ended.len() >= 4, "{ended:?}");
+
+    for seen in [one, two] {
+        for pod in &ended {
+            until("the pod has left", async || seen.has_message(&format!("Pod {pod} is gone")).then_some(())).await;
+        }
+        let counted = Counted::of(&seen);
+        counted.assert_complete(&ended);
+        // All but the one that was there first.
+        assert_eq!(counted.numbers.values().filter(|numbers| numbers[0] == 1).count(), ended.len() - 1);
+        let joined = ended.iter().filter(|pod| seen.has_message(&format!("Pod {pod} joins"))).count();
+        assert_eq!(joined, ended.len() - 1);
+        let lines = seen.0.lock().unwrap();
+        let killed = |line: &&Value| line["message"].as_str().unwrap().starts_with("Killing: ");
+        assert!(lines.iter().filter(killed).count() >= ended.len() - 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_comes_back_by_its_token_and_the_last_lines_are_there() {
+    let Some(cluster) = Cluster::start().await else { return };
+    deploy_counting(&cluster);
+    cluster.kubectl(&["scale", "deploy/blog-web", "--replicas=2"]);
+    settled(&cluster, 2).await;
+    let mut server = hub(&cluster, "").await;
+    let seen = Seen::default();
+    let mut query = "follow=true&tail=50".to_owned();
+    for round in 0..4 {
+        let at = seen.0.lock().unwrap().len();
+        let thread = seen.follow(get(&server, &query));
+        until("lines come", async || (seen.0.lock().unwrap().len() > at + 400).then_some(())).await;
+        server.kill();
+        thread.join().unwrap();
+        query = format!("follow=true&from={}", seen.resume());
+        if round == 2 {
+            cluster.kubectl(&["scale", "deploy/blog-web", "--replicas=3"]);
+            settled(&cluster, 3).await;
+        }
+        server.again().await;
+    }
+    assert_eq!(pods(&cluster).len(), 3);
+    seen.follow(get(&server, &query));
+    until("lines of all came", async || (Counted::of(&seen).numbers.len() == 3).then_some(())).await;
+    go_on(Duration::from_secs(1)).await;
+    let counted = Counted::of(&seen);
+    counted.assert_complete(&[]);
+    // The one that came last is there from its start.
+    assert_eq!(counted.numbers.values().filter(|numbers| numbers[0] == 1).count(), 1);
+
+    let last = all(get(&server, "tail=300"));
+    assert_eq!(last.len(), 300);
+    let recent = Seen::default();
+    recent.follow(get(&server, "since=2s")).join().unwrap();
+    let lines = recent.0.lock().unwrap().clone();
+    let times: Vec<&str> = lines.iter().map(|line| line["time"].as_str().unwrap()).collect();
+    assert!(times.is_sorted());
+    assert!(lines.len() > 600, "{}", lines.len());
+    Counted::of(&recent).assert_complete(&[]);
+    let one = pods(&cluster)[0].rsplit('-').next().unwrap().to_owned();
+    let of_one = all(get(&server, &format!("tail=20&process=web.{one}&container=web&grep=x$")));
+    assert_eq!(of_one.len(), 20);
+    assert!(of_one.iter().all(|line| line.starts_with(&format!("web.{one}: "))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crashing_container_said_last_is_there_and_what_the_cluster_says_of_it() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let server = hub(&cluster, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    let long = "printf '%020000d\\n' 7; ";
+    let script = format!("{long} i=0; while [ $i -lt 500 ]; do i=$((i+1)); echo run $i; done; printf 'no end'; exit 3");
+    cluster.deploy_with("blog", json!({}), json!({ "command": ["sh", "-c", script] }));
+    until("two runs came", async || {
+        let exits =
+            seen.0.lock().unwrap().iter().filter(|line| line["message"] == "Process exited with status 3").count();
+        (exits >= 2).then_some(())
+    })
+    .await;
+    let messages: Vec<String> =
+        seen.0.lock().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect();
+    let own = |message: &&String| message.starts_with("run ") || *message == "no end" || message.ends_with("007");
+    let own: Vec<&String> = messages.iter().filter(own).collect();
+    for run in own.chunks(502).take(2) {
+        assert_eq!((run[0].len(), &**run[1], &**run[500], &**run[501]), (20_000, "run 1", "run 500", "no end"));
+    }
+    for said in ["Scheduled: ", "BackOff: "] {
+        until("the cluster says so", async || seen.has_message(said).then_some(())).await;
+    }
+    // Of a run that nobody followed, the end is there as well.
+    let past = all(get(&server, "tail=20"));
+    assert!(past.iter().any(|line| line.ends_with(": no end")), "{past:?}");
+
+    cluster.deploy_with(
+        "blog",
+        json!({}),
+        json!({ "image": "docker.io/rig/none:1", "imagePullPolicy": "IfNotPresent" }),
+    );
+    until("it is said that there is no image", async || seen.has_message("Failed: ").then_some(())).await;
+    cluster.deploy_with("blog", json!({ "nodeSelector": { "no": "node" } }), json!({}));
+    until("it is said that there is no node", async || seen.has_message("FailedScheduling: ").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_told_once_though_its_pod_has_a_log() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("blog");
+    settled(&cluster, 1).await;
+    let settings = format!("{}keep_labels = [\"app.kubernetes.io/instance\"]\n", cluster.settings_with_agent());
+    let mut server = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    let started = server.run(&["sh", "-c", "echo once 1"], json!({ "app": "blog", "detached": true })).await;
+    server.ended(started["id"].as_str().unwrap()).await;
+    until("its end came", async || seen.has_message("Process exited with status 0").then_some(())).await;
+    let lines = seen.0.lock().unwrap().clone();
+    let own: Vec<_> = lines.iter().filter(|line| line["message"] == "once 1").collect();
+    assert_eq!(own.len(), 1);
+    assert_eq!(own[0]["process"], started["name"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_beyond_the_budget_are_named() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let two = json!({ "command": ["sh", "-c", "while :; do echo side; sleep 1; done"] });
+    let side = json!({ "name": "side", "image": "docker.io/rig/busybox:1", "imagePullPolicy": "IfNotPresent" });
+    let side: serde_json::Map<_, _> = [side, two].iter().flat_map(|part| part.as_object().unwrap().clone()).collect();
+    let web = json!({
+        "name": "web", "image": "docker.io/rig/busybox:1", "imagePullPolicy": "IfNotPresent",
+        "command": ["sh", "-c", "while :; do echo main; sleep 1; done"],
+    });
+    cluster.deploy_with("blog", json!({ "containers": [web, side] }), json!({}));
+    settled(&cluster, 1).await;
+    let pod = pods(&cluster)[0].clone();
+    let short = pod.rsplit('-').next().unwrap();
+    {
+        let server = hub(&cluster, "").await;
+        until("both came", async || {
+            let mut lines = all(get(&server, "since=1h"));
+            lines.sort();
+            lines.dedup();
+            (lines == [format!("web.{short}/side: side"), format!("web.{short}/web: main")]).then_some(())
+        })
+        .await;
+        assert!(all(get(&server, "since=1h&container=side")).iter().all(|line| line.ends_with("/side: side")));
+    }
+    let server = hub(&cluster, "log_upstreams = 1\n").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is said", async || seen.has_message("1 container is not followed").then_some(())).await;
+    let either = || seen.has_message("side") || seen.has_message("main");
+    until("the other is followed", async || either().then_some(())).await;
+    assert!(seen.has_message("side") != seen.has_message("main"));
+}

@@ -1,0 +1,256 @@
+//! The log of an app's pods, when the API server truncates, hangs, is silent, or answers 429 or 500: against a small
+//! server that speaks the protocol, since a real one does so when it likes.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "upstreams/api.rs"]
+mod api;
+#[allow(dead_code, reason = "it has more than these tests use")]
+#[path = "logs/bed.rs"]
+mod bed;
+mod support;
+
+use std::process::Command;
+
+use api::{Api, Turn};
+use bed::{Seen, all, get};
+use serde_json::json;
+use support::server::{Server, until};
+
+/// A hub whose cluster is a server of ours, with more lines of `[kubernetes]`.
+async fn hub(api: &Api, more: &str) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "clusters": [{ "name": "x", "cluster": { "server": api.url } }],
+        "contexts": [{ "name": "x", "context": { "cluster": "x", "user": "x" } }],
+        "users": [{ "name": "x", "user": {} }],
+    });
+    std::fs::write(folder.path().join("kubeconfig"), kubeconfig.to_string()).unwrap();
+    let path = folder.path().join("kubeconfig").display().to_string();
+    let settings = format!("[kubernetes]\nkubeconfig = \"{path}\"\nnamespace = \"apps\"\n{more}");
+    Server::start_at(folder, &settings, &[("FOGHORN_BACKEND", "kubernetes")]).await
+}
+
+fn numbered(from: u32, to: u32) -> Vec<String> {
+    (from..=to).map(|number| format!("n {number}")).collect()
+}
+
+/// Prints the next lines, and waits until they came.
+async fn prints(api: &Api, seen: &Seen, from: u32, to: u32) {
+    api.print("web-1", &numbered(from, to), true);
+    until("the lines came", async || (seen.highest("n") == to).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_answers_are_resumed_with_no_line_lost_and_none_twice() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &numbered(1, 3), false);
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    api.turns(&[
+        Turn::Breaks(2),
+        Turn::Refused(429),
+        Turn::Ends(1),
+        Turn::Refused(500),
+        Turn::Hangs,
+        Turn::Says(5),
+        Turn::Silent(8),
+        Turn::Ends(0),
+        Turn::Breaks(11),
+    ]);
+    seen.follow(get(&server, "follow=true&tail=100"));
+    until("the first lines came", async || (seen.highest("n") == 3).then_some(())).await;
+    let mut last = 3;
+    while api.turns_left() > 0 {
+        // All of these have one time: they are told apart by their number.
+        api.print("web-1", &numbered(last + 1, last + 4), false);
+        last += 4;
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    prints(&api, &seen, last + 1, last + 9).await;
+    seen.assert_counted(&[("n", last + 9)]);
+    let asked = api.asked();
+    assert!(asked.iter().all(|asked| !(asked.contains_key("sinceTime") && asked.contains_key("tailLines"))));
+    assert!(asked.iter().all(|asked| asked.contains_key("timestamps")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_log_goes_silent_and_is_found_again() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is followed", async || (api.following().0 == 1).then_some(())).await;
+    let mut last = 0;
+    for _ in 0..4 {
+        for _ in 0..20 {
+            api.print("web-1", &numbered(last + 1, last + 5), true);
+            last += 5;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        api.rotate("web-1");
+        prints(&api, &seen, last + 1, last + 50).await;
+        last += 50;
+    }
+    seen.assert_counted(&[("n", last)]);
+    // The old answer may be let go a moment after the new one has begun.
+    assert!(api.following().1 <= 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_share_an_upstream_and_resume_by_their_tokens() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &numbered(1, 20), false);
+    let mut server = hub(&api, "").await;
+    assert_eq!(all(get(&server, "tail=2")), ["web.1: n 19", "web.1: n 20"]);
+    assert_eq!(all(get(&server, "since=2026-11-22T10:00:00Z&process=web&container=web")).len(), 20);
+    assert!(all(get(&server, "tail=9&container=proxy")).is_empty());
+    let (one, two) = (Seen::default(), Seen::default());
+    one.follow(get(&server, "follow=true&tail=100"));
+    two.follow(get(&server, "follow=true&tail=100"));
+    prints(&api, &one, 21, 40).await;
+    until("the other has them", async || (two.highest("n") == 40).then_some(())).await;
+    assert_eq!(api.following(), (1, 1));
+
+    // One that comes back, to the same hub and to another one, also after a restart of the container.
+    let token = |number: u32| {
+        let lines = one.0.lock().unwrap();
+        let line = lines.iter().find(|line| line["message"] == format!("n {number}")).unwrap();
+        line["resume"].as_str().unwrap().to_owned()
+    };
+    for number in [1, 7, 20, 33] {
+        let rest = Seen::default();
+        rest.follow(get(&server, &format!("from={}", token(number)))).join().unwrap();
+        let expected: Vec<u32> = (number + 1..=40).collect();
+        assert_eq!(rest.counts()["n"], expected);
+    }
+    let (middle, last) = (token(33), token(40));
+    server.kill();
+    api.print("web-1", &numbered(41, 45), false);
+    api.exit("web-1", 3, true);
+    api.print("web-1", &numbered(46, 50), true);
+    server.again().await;
+    for (from, number) in [(middle, 34), (last, 41)] {
+        let rest = Seen::default();
+        rest.follow(get(&server, &format!("from={from}"))).join().unwrap();
+        let expected: Vec<u32> = (number..=50).collect();
+        assert_eq!(rest.counts()["n"], expected);
+        assert!(rest.has_message("Process exited with status 3"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is followed", async || (api.following().0 == 1).then_some(())).await;
+    prints(&api, &seen, 1, 5).await;
+    // The answer ends before the container does, and the container restarts before the rest was read.
+    api.turns(&[Turn::Refused(500), Turn::Hangs]);
+    api.print("web-1", &numbered(6, 9), false);
+    api.exit("web-1", 1, true);
+    prints(&api, &seen, 10, 12).await;
+    until("the exit came", async || seen.has_message("Process exited with status 1").then_some(())).await;
+    api.print("web-1", &numbered(13, 14), false);
+    api.exit("web-1", 0, false);
+    until("the end came", async || seen.has_message("Process exited with status 0").then_some(())).await;
+    api.pod("web-2");
+    api.print("web-2", &["other 1".into()], true);
+    until("a new pod's lines came", async || (seen.highest("other") == 1).then_some(())).await;
+    api.print("web-2", &["other 2".into()], true);
+    api.delete("web-2");
+    until("it left", async || seen.has_message("Pod web-2 is gone").then_some(())).await;
+    api.delete("web-1");
+    until("it left", async || seen.has_message("Pod web-1 is gone").then_some(())).await;
+    assert!(seen.has_message("Pod web-2 joins") && !seen.has_message("Pod web-1 joins"));
+    seen.assert_counted(&[("n", 14), ("other", 2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_said_while_nothing_could_be_read_comes_at_once_and_whole() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is followed", async || (api.following().0 == 1).then_some(())).await;
+    prints(&api, &seen, 1, 10).await;
+    api.turns(&[Turn::Refused(503), Turn::Refused(429), Turn::Refused(500)]);
+    // Silent from here on, and refused when it is asked anew.
+    api.rotate("web-1");
+    api.print("web-1", &numbered(11, 60_000), false);
+    until("all came", async || (seen.highest("n") == 60_000).then_some(())).await;
+    seen.assert_counted(&[("n", 60_000)]);
+    assert!(!seen.has_message("1 lines were left out") && seen.0.lock().unwrap().len() == 60_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_containers_than_allowed_are_followed_and_that_is_said() {
+    let api = Api::start().await;
+    for name in ["web-1", "web-2", "web-3"] {
+        api.pod(name);
+    }
+    let server = hub(&api, "log_upstreams = 2\n").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is said", async || seen.has_message("1 container is not followed").then_some(())).await;
+    for name in ["web-1", "web-2", "web-3"] {
+        api.print(name, &[format!("{name} 1")], true);
+    }
+    let of = |seen: &Seen| ["web-1", "web-2", "web-3"].iter().filter(|name| seen.highest(name) == 1).count();
+    until("those that are followed are told", async || (of(&seen) == 2).then_some(())).await;
+    let late = Seen::default();
+    late.follow(get(&server, "follow=true"));
+    until("who joins is told", async || late.has_message("1 container is not followed").then_some(())).await;
+    let followed = ["web-1", "web-2", "web-3"].into_iter().find(|name| seen.highest(name) == 1).unwrap();
+    api.delete(followed);
+    until("the next one takes its place", async || (of(&seen) == 3).then_some(())).await;
+    assert_eq!(api.following().1, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_pods_cannot_be_listed_is_refused_with_the_reason() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &numbered(1, 2), true);
+    let server = hub(&api, "").await;
+    api.forbid(true);
+    let (status, answer) = server.ask("GET", "/v1/apps/blog/logs", None).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("backend_unavailable")), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("pods is forbidden"), "{answer}");
+    let (status, answer) = server.ask("GET", "/v1/apps/Blog/logs", None).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("invalid_request")), "{answer}");
+    api.forbid(false);
+    assert_eq!(all(get(&server, "")), ["web.1: n 1", "web.1: n 2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_reads_the_same_server() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &numbered(1, 3), false);
+    api.exit("web-1", 1, true);
+    api.print("web-1", &numbered(4, 5), true);
+    let kubectl = |args: &[&str]| {
+        let fixed = ["--kubeconfig", "/dev/null", "--server", &api.url, "-n", "apps", "logs", "web-1"];
+        let output = Command::new("kubectl").args(fixed).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(kubectl(&[]), "n 4\nn 5\n");
+    assert_eq!(kubectl(&["--previous", "--tail", "1"]), "n 3\n");
+    assert!(kubectl(&["--previous", "--timestamps"]).starts_with("2026-11-22T10:00:00Z n 1\n"));
+    assert_eq!(kubectl(&["--since-time", "2026-11-22T10:00:01Z"]), "");
+}
