@@ -23,6 +23,7 @@ pub mod apps;
 pub mod attach;
 pub mod completions;
 pub mod driver;
+pub mod exec;
 pub mod export;
 pub mod failure;
 pub mod filter;
@@ -86,6 +87,8 @@ enum Verb {
     /// Run a command that nobody holds, and print its session's id
     #[command(name = "run:detached")]
     RunDetached(run::RunArgs),
+    /// Run a command in a pod that runs already, and hold it
+    Exec(exec::ExecArgs),
     /// Come back to a session, and type in it
     Attach(attach::AttachArgs),
     /// Look at a session without typing
@@ -195,6 +198,7 @@ async fn run(global: &Global, verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Run(args) => run::run(&context, args).await,
         Verb::RunDetached(args) => run::run(&context, run::RunArgs { detach: true, ..args }).await,
+        Verb::Exec(args) => exec::run(&context, args).await,
         Verb::Attach(args) => attach::run(&context, args).await,
         Verb::Watch(args) => watch::run(&context, args).await,
         Verb::Logs(args) => logs::run(&context, args).await,

@@ -40,6 +40,7 @@ pub mod output;
 pub mod ready;
 pub mod routes;
 pub mod sessions;
+pub mod starts;
 pub mod tickets;
 pub mod websocket;
 

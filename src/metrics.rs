@@ -112,11 +112,12 @@ pub struct Metrics {
     pub audit_unstored: Counter,
 }
 
-const REASONS: [(Reason, &str); 4] = [
+const REASONS: [(Reason, &str); 5] = [
     (Reason::SpoolFull, "spool_full"),
     (Reason::JournalLimit, "journal_limit"),
     (Reason::NotRecorded, "not_recorded"),
     (Reason::AgentLost, "agent_lost"),
+    (Reason::NotLogged, "not_logged"),
 ];
 
 /// How far a viewer is.

@@ -270,6 +270,10 @@ pub enum Close {
 /// What to start: the body of `POST /v1/sessions`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewSession {
+    /// The id that the session gets, where a pod is handed over: a UUID that the caller has made. The same call again is
+    /// the same session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
     /// The source.
     pub source: NewSource,
 }
@@ -278,8 +282,70 @@ pub struct NewSession {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NewSource {
-    /// A command under an agent.
+    /// A command in a place of its own.
     Run(Box<NewRun>),
+    /// A command in a container of the app that runs already. On Kubernetes.
+    Exec(Box<NewExec>),
+    /// A pod that a platform's controller has made, and hands over. On Kubernetes.
+    Pod(Box<NewPod>),
+}
+
+/// A command to be run in a container that runs already. All but the app, the pod and the command can be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct NewExec {
+    /// The app that the pod belongs to.
+    pub app: String,
+    /// The pod: its name; `web.1`, the oldest running one of the process `web`; or `web.` and the last part of its name.
+    pub pod: String,
+    /// The container; otherwise the pod's main one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The command and its arguments, at least one.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// The terminal's size.
+    pub size: Option<Size>,
+    /// Whether a client will feed its standard input.
+    pub stdin: bool,
+    /// Closes it after so long, such as `1h`.
+    pub timeout: Option<String>,
+    /// Closes it after so long without input or output; terminals only.
+    pub idle: Option<String>,
+    /// Whether its output is recorded.
+    #[serde(default = "yes")]
+    pub record: bool,
+    /// Makes a repeated call the same start.
+    pub idempotency_key: Option<String>,
+}
+
+/// A pod that is handed over. All but its namespace and its name can be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct NewPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name. It need not be there yet.
+    pub pod: String,
+    /// The container; otherwise the pod's main one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The app that it belongs to, for a pod that is not there yet where its namespace does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Whether its container has a terminal, for a pod that is not there yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tty: Option<bool>,
+    /// Whether it is deleted when the session has its end, or is stopped.
+    pub delete: bool,
+    /// Ends the session after so long, such as `1h`.
+    pub timeout: Option<String>,
+    /// Ends the session after so long without input or output; terminals only.
+    pub idle: Option<String>,
+    /// Whether its output is recorded.
+    #[serde(default = "yes")]
+    pub record: bool,
 }
 
 /// A command to be run. All but the app and the command can be left out.

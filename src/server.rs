@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::backend::counted::Counted;
-use crate::backend::kubernetes::Kubernetes;
+use crate::backend::kubernetes::{self, Kubernetes};
 use crate::backend::local::Local;
 use crate::config::auth::Auth;
 use crate::config::server::Server;
@@ -243,9 +243,14 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     let backend: Arc<dyn Backend> = match &cluster {
         Some(cluster) => {
             let installation = store.installation().await?;
-            let waits = waits.0 + waits.1;
-            let epoch = epoch_of(home.epoch);
-            Arc::new(Kubernetes::new(cluster.clone(), installation, epoch, waits, tasks.clone(), metrics.clone()))
+            let hub = kubernetes::Hub {
+                installation,
+                epoch: epoch_of(home.epoch),
+                end_wait: waits.0 + waits.1,
+                dir: home.path.clone(),
+                spool_bytes: settings.limits.spool_bytes,
+            };
+            Arc::new(Kubernetes::new(cluster.clone(), hub, tasks.clone(), metrics.clone()))
         }
         None => Arc::new(Local::new(&home.path, home.epoch, nofile, waits, tasks.clone(), metrics.clone())?),
     };

@@ -346,7 +346,11 @@ impl Follower {
                 let welcome = Welcome { session: *session, driving, size, head, back };
                 self.events.push_back(Event::Welcome(Box::new(welcome)));
             }
-            HubMessage::InputAck { offset } => self.outbox.input.ack(offset),
+            HubMessage::InputAck { offset } => {
+                self.outbox.input.ack(offset);
+                // There is room for more to be typed: who asked before has to ask again.
+                self.events.push_back(Event::Message(HubMessage::InputAck { offset }));
+            }
             HubMessage::GoingAway { .. } => self.lost("the hub stops".to_owned()),
             HubMessage::Renew => {
                 let hubs = self.hubs.clone();

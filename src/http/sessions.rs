@@ -13,9 +13,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::{Act, Bearer, Caller};
+use super::auth::{Bearer, Caller};
 use super::error::ApiError;
-use super::{Hub, tickets};
+use super::{Hub, starts, tickets};
 use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
 use crate::session::{Session, now};
 use crate::source::Command;
@@ -129,19 +129,18 @@ pub async fn start(
     caller: Caller,
     body: Result<Json<NewSession>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(NewSession { source: NewSource::Run(run) }) = body?;
-    let what = format!("start sessions of {}", run.app);
-    if let Err(denied) = caller.check(&hub, Act::Run, &run.app, &what).await {
-        hub.metrics.start(denied.code);
-        return audited(&hub, line(&caller, "start", None, peer), Err(denied));
-    }
-    let command = run.command.join(" ");
-    let started = hub.registry.start(*run, caller.name()).await.map_err(ApiError::from);
+    let Json(new) = body?;
+    let (command, handed) = (starts::what(&new), matches!(new.source, NewSource::Pod(_)));
+    let started = match starts::wanted(&hub, &caller, new).await {
+        Ok(wanted) => hub.registry.start(wanted, caller.name()).await.map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
     hub.metrics.start(started.as_ref().map_or_else(|error| error.code, |_| "ok"));
     let id = started.as_ref().ok().map(|(session, _)| session.id());
     let line = AuditRow { detail: command, ..line(&caller, "start", id, peer) };
     let (session, new) = audited(&hub, line, started)?;
-    let ticket = match new {
+    // Who hands a pod over passes the ticket on, and may have lost the answer that had it.
+    let ticket = match new || handed {
         true => Some(tickets::make(&hub, &session, &caller, &tickets::for_driver(), peer).await?),
         false => None,
     };

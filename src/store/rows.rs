@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
 use uuid::Uuid;
 
-use super::{AuditRow, Chunk, ChunkKind, Micros, SessionRow, StoreError, TicketRow};
+use super::{AuditRow, Chunk, ChunkKind, Kind, Micros, SessionRow, StoreError, TicketRow};
 
 const RECORDS: i16 = 0;
 const SCREEN: i16 = 1;
@@ -285,13 +285,13 @@ pub(super) fn now() -> Micros {
 }
 
 /// The short name of the session with this number.
-pub(super) fn session_name(number: i64) -> String {
-    format!("run.{number}")
+pub(super) fn session_name(kind: Kind, number: i64) -> String {
+    format!("{}.{number}", kind.name())
 }
 
 /// The number in a session's short name.
 pub(super) fn session_number(name: &str) -> i64 {
-    name.strip_prefix("run.").and_then(|number| number.parse().ok()).unwrap_or(0)
+    name.rsplit_once('.').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
 }
 
 /// A limit in bytes that always lets the first one through.

@@ -4,6 +4,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod authorizer;
+pub(crate) mod channels;
 pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod disk;

@@ -179,6 +179,8 @@ impl<'a> Attending<'a> {
                 return Ok(Closed(Close::GoingAway, "stopping", "the hub stops".into()));
             }
             let turn = self.give(&mut following, connection, &mut past)?;
+            // What came in between: taking records takes the word of it as heard.
+            self.tell(&mut following, connection);
             if obeying.is_none() {
                 obeying = self.hear(&mut following, connection);
             }

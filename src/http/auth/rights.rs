@@ -28,6 +28,7 @@ impl Act {
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::Run => Self::Run,
+            Kind::Exec | Kind::Pod => Self::Exec,
         }
     }
 
