@@ -31,6 +31,7 @@ pub mod input;
 pub mod interactive;
 pub mod keys;
 pub mod lines;
+pub mod login;
 pub mod logs;
 pub mod modes;
 pub mod notice;
@@ -108,6 +109,8 @@ enum Verb {
     Stop(stop::StopArgs),
     /// Remove sessions that have ended, with all they wrote
     Rm(rm::RmArgs),
+    /// Be known to a hub by the token of your kubeconfig's context
+    Login(login::LoginArgs),
     /// Let somebody else in: print a ticket
     Share(share::ShareArgs),
     /// Show a session's output again, as it was in time
@@ -205,6 +208,7 @@ async fn run(global: &Global, verb: Verb) -> Result<u8, Failure> {
         Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Stop(args) => stop::run(&context, args).await,
         Verb::Rm(args) => rm::run(&context, args).await,
+        Verb::Login(args) => login::run(&context, args).await,
         Verb::Share(args) => share::run(&context, args).await,
         Verb::Replay(args) => replay::run(&context, args).await,
         Verb::Export(args) => export::run(&context, args).await,

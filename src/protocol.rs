@@ -20,6 +20,11 @@
 //!   remembers its last 1024 writers.
 //! * **text**: [`ClientMessage`] and [`HubMessage`] as JSON. Unknown types and fields are ignored.
 //!
+//! A token may end while the stream is open, as those of clusters do within the hour. Where it was shown by a person whom
+//! an authorizer vouches for, the hub says [`HubMessage::Renew`] and goes on for [`RENEW_LIMIT`]; a client that has
+//! another token of the same person's sends it as [`ClientMessage::Renew`], and [`HubMessage::Renewed`] is the answer. A
+//! client may do so at any time. Without one the hub closes with [`Close::Unauthorized`].
+//!
 //! The exit record is the last one; the hub then closes with [`Close::Normal`]. Both sides ping every [`PING`] and give
 //! up a peer that was silent for [`SILENCE`].
 //!
@@ -55,6 +60,9 @@ pub const PING: Duration = Duration::from_secs(15);
 /// After how long without a word a peer is given up.
 pub const SILENCE: Duration = Duration::from_secs(45);
 
+/// How long a client may take to send another token for one that has ended.
+pub const RENEW_LIMIT: Duration = Duration::from_secs(20);
+
 /// The longest message from a client, in bytes.
 pub const MAX_CLIENT_MESSAGE: usize = MAX_INPUT + 1024;
 
@@ -63,6 +71,31 @@ pub const MAX_HUB_MESSAGE: usize = crate::record::MAX_PAYLOAD + (1 << 20);
 
 /// Bytes of the offset in front of input.
 pub const INPUT_HEADER_LEN: usize = 8;
+
+/// A secret on its way: shown to nobody who only looks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Of this text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// How a viewer watches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +175,11 @@ pub enum ClientMessage {
     Stop,
     /// The driver leaves on purpose: the session goes on without a driver, and without a grace that would end it.
     Detach,
+    /// Goes on with another token of the same person's.
+    Renew {
+        /// It.
+        token: Secret,
+    },
 }
 
 /// What the hub says, as text.
@@ -185,6 +223,10 @@ pub enum HubMessage {
         /// A sentence.
         text: String,
     },
+    /// The token has ended: another one is needed within [`RENEW_LIMIT`].
+    Renew,
+    /// The token that was sent is good, and is the viewer's from now on.
+    Renewed,
     /// The hub stops; another one, or this one again, goes on from the offset.
     GoingAway {
         /// The first offset that was not sent.
@@ -650,6 +692,7 @@ mod tests {
             (ClientMessage::Signal { signal: 2 }, r#"{"type":"signal","signal":2}"#),
             (ClientMessage::Stop, r#"{"type":"stop"}"#),
             (ClientMessage::Detach, r#"{"type":"detach"}"#),
+            (ClientMessage::Renew { token: Secret::new("x") }, r#"{"type":"renew","token":"x"}"#),
         ] {
             assert_eq!(json(&message), text);
             assert_eq!(serde_json::from_str::<ClientMessage>(text).expect("parses"), message);
@@ -665,6 +708,8 @@ mod tests {
                 r#"{"type":"presence","driver":{"name":"ann","viewer":1},"watchers":2,"driving":false}"#,
             ),
             (HubMessage::InputAck { offset: 9 }, r#"{"type":"input_ack","offset":9}"#),
+            (HubMessage::Renew, r#"{"type":"renew"}"#),
+            (HubMessage::Renewed, r#"{"type":"renewed"}"#),
             (HubMessage::GoingAway { offset: 9 }, r#"{"type":"going_away","offset":9}"#),
             (
                 HubMessage::Error { code: "forbidden".into(), detail: "No.".into() },

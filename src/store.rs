@@ -224,8 +224,10 @@ pub struct TicketRow {
     pub session: Uuid,
     /// What it allows.
     pub right: Right,
-    /// Who made it: a token's name.
+    /// Who made it: a token's name, or a person's.
     pub issuer: String,
+    /// A person whom an authorizer vouches for: what it has to be told to ask about them again. Never a token.
+    pub issuer_identity: Option<serde_json::Value>,
     /// Whether it can be used once only.
     pub one_use: bool,
     /// When it stops being valid.

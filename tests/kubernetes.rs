@@ -27,6 +27,8 @@ mod home;
 mod hubs;
 #[path = "kubernetes/logs.rs"]
 mod logs;
+#[path = "kubernetes/rights.rs"]
+mod rights;
 #[path = "kubernetes/runs.rs"]
 mod runs;
 #[path = "kubernetes/starts.rs"]

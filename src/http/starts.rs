@@ -1,7 +1,7 @@
 //! What a start asks for, and whether its caller may.
 
 use super::Hub;
-use super::auth::{Caller, Holder, Role};
+use super::auth::{Act, Caller, Holder, Role};
 use super::error::ApiError;
 use crate::protocol::{NewPod, NewSession, NewSource};
 use crate::registry::wanted::{Wanted, handed};
@@ -27,21 +27,18 @@ pub async fn wanted(hub: &Hub, caller: &Caller, new: NewSession) -> Result<Wante
         (NewSource::Pod(_), None) => Err(ApiError::invalid("a pod is handed over under an id: a UUID of the caller's")),
         (_, Some(_)) => Err(ApiError::invalid("only a pod that is handed over has an id of its caller's")),
         (NewSource::Run(run), None) => {
-            may(caller, &run.app)?;
+            may(hub, caller, Act::Run, &run.app).await?;
             Ok(Wanted::run(*run)?)
         }
         (NewSource::Exec(exec), None) => {
-            may(caller, &exec.app)?;
+            may(hub, caller, Act::Exec, &exec.app).await?;
             Ok(Wanted::exec(*exec)?)
         }
     }
 }
 
-fn may(caller: &Caller, app: &str) -> Result<(), ApiError> {
-    match caller.may_start(app) {
-        true => Ok(()),
-        false => Err(ApiError::forbidden(&format!("start sessions of {app}"))),
-    }
+async fn may(hub: &Hub, caller: &Caller, act: Act, app: &str) -> Result<(), ApiError> {
+    caller.check(hub, act, app, &format!("start sessions of {app}")).await
 }
 
 /// A pod that is handed over: by a controller alone, and of an app that it may start sessions of.
@@ -50,6 +47,6 @@ async fn pod_of(hub: &Hub, caller: &Caller, id: Uuid, pod: NewPod) -> Result<Wan
         return Err(ApiError::forbidden("hand pods over"));
     };
     let whose = hub.registry.whose(id, &handed(pod.clone())).await?;
-    may(caller, &whose.app)?;
+    may(hub, caller, Act::Exec, &whose.app).await?;
     Ok(Wanted::pod(id, pod, whose)?)
 }

@@ -195,6 +195,7 @@ pub(super) struct Ticket {
     used_at: Option<Micros>,
     revoked_at: Option<Micros>,
     resume_hash: Option<String>,
+    issuer_identity: Option<String>,
 }
 
 impl TryFrom<Ticket> for TicketRow {
@@ -212,6 +213,7 @@ impl TryFrom<Ticket> for TicketRow {
             used_at: row.used_at,
             revoked_at: row.revoked_at,
             resume_hash: row.resume_hash,
+            issuer_identity: row.issuer_identity.map(|identity| from_json("tickets", &identity)).transpose()?,
         })
     }
 }
@@ -230,6 +232,7 @@ macro_rules! insert_ticket {
             .bind($ticket.used_at)
             .bind($ticket.revoked_at)
             .bind(&$ticket.resume_hash)
+            .bind($ticket.issuer_identity.as_ref().map(ToString::to_string))
     };
 }
 pub(super) use insert_ticket;
