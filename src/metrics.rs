@@ -105,17 +105,19 @@ pub struct Metrics {
     source_gaps: [Counter; REASONS.len()],
     agents: Family<Outcome, Counter>,
     requests: Family<RequestLabels, Counter>,
+    reviews: Family<Outcome, Counter>,
     store: Family<StoreLabels, Histogram>,
     audit_waiting: Gauge,
     /// Lines of the audit trail that are in the log alone.
     pub audit_unstored: Counter,
 }
 
-const REASONS: [(Reason, &str); 4] = [
+const REASONS: [(Reason, &str); 5] = [
     (Reason::SpoolFull, "spool_full"),
     (Reason::JournalLimit, "journal_limit"),
     (Reason::NotRecorded, "not_recorded"),
     (Reason::AgentLost, "agent_lost"),
+    (Reason::NotLogged, "not_logged"),
 ];
 
 /// How far a viewer is.
@@ -180,6 +182,7 @@ impl Metrics {
             source_gaps: by_reason(&source_gaps),
             agents: add(r, "agent_connections", "Connections to agents, by outcome", Family::default()),
             requests: add(r, "http_requests", "Requests, by route and class of status", Family::default()),
+            reviews: add(r, "reviews", "Questions to the authorizer, by its answer", Family::default()),
             store: add(
                 r,
                 "store_seconds",
@@ -206,6 +209,9 @@ impl Metrics {
         }
         for outcome in ["first", "again", "gone", "taken", "unreachable"] {
             drop(self.agents.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in ["yes", "no", "away"] {
+            drop(self.reviews.get_or_create(&Outcome { outcome }));
         }
         for cause in Exit::NAMES {
             drop(self.ends.get_or_create(&CauseLabel { cause }));
@@ -282,6 +288,11 @@ impl Metrics {
             _ => "5xx",
         };
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
+    }
+
+    /// The authorizer was asked: `yes`, `no`, or `away`.
+    pub fn review(&self, outcome: &'static str) {
+        self.reviews.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The store answered.

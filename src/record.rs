@@ -110,6 +110,8 @@ pub enum Reason {
     AgentLost = 4,
     /// A store had it, so that the agent let it go, and an older copy of that store was put in its place.
     Acknowledged = 5,
+    /// The connection to its container broke, and the container's log does not have it any more.
+    NotLogged = 6,
     /// One that this version does not know.
     Unknown = 0,
 }
@@ -122,6 +124,7 @@ impl Reason {
             3 => Self::NotRecorded,
             4 => Self::AgentLost,
             5 => Self::Acknowledged,
+            6 => Self::NotLogged,
             _ => Self::Unknown,
         }
     }
@@ -135,6 +138,10 @@ impl Reason {
             Self::NotRecorded => "the session is not recorded",
             Self::AgentLost => "the agent died before it was stored",
             Self::Acknowledged => "the database that had it was replaced by an older copy",
+            Self::NotLogged => {
+                "the connection to its container broke, and the container's log does not have it; how much it was is \
+                 not known"
+            }
             Self::Unknown => "of something that this version does not know",
         }
     }

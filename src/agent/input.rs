@@ -15,8 +15,17 @@ const WRITERS: usize = 1024;
 
 /// What waits to be given to the command.
 #[derive(Debug)]
-enum Piece {
-    Data { writer: Writer, end: u64, data: Bytes },
+pub enum Piece {
+    /// A writer's bytes.
+    Data {
+        /// Whose.
+        writer: Writer,
+        /// Where they end in that writer's input.
+        end: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// The end of all input.
     End,
 }
 
@@ -105,7 +114,13 @@ impl Input {
         }
     }
 
-    fn given(&mut self, writer: Writer, end: u64) {
+    /// What is to be given next. What it is acknowledged by is [`Self::given`].
+    pub fn take(&mut self) -> Option<Piece> {
+        self.pieces.pop_front()
+    }
+
+    /// The command has a writer's bytes up to `end`.
+    pub fn given(&mut self, writer: Writer, end: u64) {
         if let Some(place) = self.writers.get_mut(&writer) {
             place.given = end;
         }
@@ -129,7 +144,7 @@ pub async fn give(
 ) {
     loop {
         typed.borrow_and_update();
-        let next = input.borrow_mut().pieces.pop_front();
+        let next = input.borrow_mut().take();
         let open = match next {
             Some(Piece::Data { writer, end, data }) => {
                 let open = write(&channel, data).await;

@@ -7,6 +7,7 @@
 //! | [`stamped`] | what comes in it, as lines with times |
 //! | [`seen`] | which of these were told already |
 //! | [`upstream`] | a container's log as it comes, through restarts, rotation and broken answers |
+//! | [`pace`] | how long a container may be silent |
 //! | [`past`] | a container's log as it was |
 //! | [`events`] | what the cluster says of the pods |
 //!
@@ -37,6 +38,7 @@ use crate::kubernetes::error::sentence;
 use crate::kubernetes::{Cluster, SESSION};
 
 pub mod events;
+mod pace;
 pub mod past;
 pub mod request;
 pub mod seen;

@@ -161,6 +161,7 @@ impl Session {
                 Event::InputAck(writer, offset) => self.note_input(writer, offset),
                 Event::Started => self.note_started(now()),
                 Event::Idle(left) => self.note_idle(left),
+                Event::Said(text) => self.notices.say(Notice::source(text)),
             }
         }
     }

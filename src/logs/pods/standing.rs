@@ -37,6 +37,8 @@ pub struct Standing {
     pub exit: Option<Exit>,
     /// How the run before it ended.
     pub before: Option<Exit>,
+    /// Whether its pod was told to end.
+    pub leaves: bool,
     /// Whether its pod is gone.
     pub gone: bool,
 }
@@ -89,6 +91,8 @@ pub fn containers(pod: &Pod) -> BTreeMap<String, Standing> {
     for status in all {
         containers.insert(status.name.clone(), standing(status));
     }
+    let leaves = pod.metadata.deletion_timestamp.is_some();
+    containers.values_mut().for_each(|standing| standing.leaves = leaves);
     containers
 }
 
@@ -96,7 +100,7 @@ fn standing(status: &ContainerStatus) -> Standing {
     let state = status.state.clone().unwrap_or_default();
     let last = status.last_state.clone().and_then(|last| last.terminated).map(|ended| Exit::of(&ended));
     let restart = u64::try_from(status.restart_count).unwrap_or(0);
-    let of = |phase, exit, before| Standing { restart, phase, exit, before, gone: false };
+    let of = |phase, exit, before| Standing { restart, phase, exit, before, ..Standing::default() };
     match (state.running, state.terminated) {
         (Some(_), _) => of(Phase::Running, None, last),
         (None, Some(ended)) => of(Phase::Ended, Some(Exit::of(&ended)), last),

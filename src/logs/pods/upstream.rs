@@ -14,6 +14,7 @@ use kube::api::Api;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::pace::{LEAVES, Pace};
 use super::past::entry;
 use super::request::{Failure, Following, From, Run, open};
 use super::seen::Seen;
@@ -23,14 +24,6 @@ use super::{Container, Object, Place};
 use crate::logs::files::notice;
 use crate::logs::position::{ContainerAt, Move};
 use crate::logs::{AT_ONCE, Event, Log};
-
-/// How long a container may be silent before its log is asked anew, at least and at most. It is a multiple of the time
-/// that passes between its lines, and doubles while it stays silent: a lively log that was rotated has to be found again
-/// before it is rotated once more, and a quiet one costs the API server next to nothing.
-const SILENT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(75));
-
-/// How many times the usual gap between lines counts as silence.
-const GAPS: u32 = 20;
 
 /// What passes before a failed answer is asked anew, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -97,36 +90,12 @@ pub(super) struct Upstream {
     at: ContainerAt,
     /// Whether the run was read to its end.
     done: bool,
+    /// Whether its pod was told to end.
+    hurries: bool,
     pace: Pace,
     backoff: Duration,
     /// Since when it cannot be read, and whether that was said.
     trouble: Option<(Instant, bool)>,
-}
-
-/// How long a container is silent as a rule, and how long it may be now.
-struct Pace {
-    last: Instant,
-    gap: Duration,
-    patience: Duration,
-}
-
-impl Pace {
-    fn new() -> Self {
-        Self { last: Instant::now(), gap: SILENT.0, patience: SILENT.0 }
-    }
-
-    /// So many lines came.
-    fn lines(&mut self, count: usize) {
-        let gap = self.last.elapsed() / u32::try_from(count).unwrap_or(1).max(1);
-        self.gap = (self.gap * 7 + gap) / 8;
-        self.last = Instant::now();
-        self.patience = (self.gap * GAPS).clamp(SILENT.0, SILENT.1);
-    }
-
-    /// It was silent for as long as it may be.
-    fn silent(&mut self) {
-        self.patience = (self.patience * 2).min(SILENT.1);
-    }
 }
 
 impl Upstream {
@@ -138,7 +107,8 @@ impl Upstream {
         done: bool,
     ) -> Self {
         let standing = container.standing.subscribe();
-        Self { log, place, container, standing, at, done, pace: Pace::new(), backoff: BACKOFF.0, trouble: None }
+        let (pace, backoff) = (Pace::new(), BACKOFF.0);
+        Self { log, place, container, standing, at, done, hurries: false, pace, backoff, trouble: None }
     }
 
     /// Tells what the container says until its pod is gone.
@@ -175,15 +145,25 @@ impl Upstream {
 
     /// Reads what is left of a run that has ended; tries once.
     async fn finish(&mut self, run: Run, standing: &Standing) {
-        // Should a new run have begun meanwhile, its lines are not this one's.
-        let ended = standing.exit(self.at.restart).map(|exit| exit.at.unsigned_abs()).filter(|at| *at > 0);
-        let end = ended.map_or(u64::MAX, |at| (at + 1).saturating_mul(1_000_000_000));
-        match self.finish_from(run, end).await {
-            Ok(()) => {}
+        match self.try_finish(run, standing).await {
+            Ok(()) => return,
             // Its log goes with the pod.
             Err(Failure::Busy(reason, after)) if !standing.gone => return self.failed(&reason, after).await,
             Err(failure) => tracing::debug!(reason = failure.reason(), pod = self.container.pod.name, "a log is gone"),
         }
+        self.finished(standing);
+    }
+
+    async fn try_finish(&mut self, run: Run, standing: &Standing) -> Result<(), Failure> {
+        // Should a new run have begun meanwhile, its lines are not this one's.
+        let ended = standing.exit(self.at.restart).map(|exit| exit.at.unsigned_abs()).filter(|at| *at > 0);
+        let end = ended.map_or(u64::MAX, |at| (at + 1).saturating_mul(1_000_000_000));
+        self.finish_from(run, end).await?;
+        self.finished(standing);
+        Ok(())
+    }
+
+    fn finished(&mut self, standing: &Standing) {
         (self.done, self.trouble) = (true, None);
         if let Some(exit) = standing.exit(self.at.restart) {
             self.say(&exit.sentence());
@@ -208,7 +188,7 @@ impl Upstream {
     /// Follows the run until it has ended, as soon as it may.
     async fn follow(&mut self) {
         let Some(_permit) = self.permit().await else { return };
-        self.pace = Pace::new();
+        (self.pace, self.hurries) = (Pace::new(), false);
         while self.standing.borrow().runs(self.at.restart) {
             match self.follow_answer().await {
                 End::Over => return,
@@ -243,7 +223,11 @@ impl Upstream {
         let ended = async move {
             let _gone_with_the_log = standing.wait_for(|standing| !standing.runs(restart)).await;
         };
-        tokio::pin!(ended);
+        let mut standing = self.standing.clone();
+        let leaves = async move {
+            let _gone_with_the_log = standing.wait_for(|standing| standing.leaves).await;
+        };
+        tokio::pin!(ended, leaves);
         let mut answer = Following::new(&client, &container, since(self.at));
         let mut reading = Reading::new(self.at, self.pace.patience);
         loop {
@@ -254,9 +238,31 @@ impl Upstream {
                     }
                 }
                 () = sleep_until(reading.until) => return if reading.leaving { End::Over } else { End::Silent },
-                () = &mut ended, if !reading.leaving => reading.leave(),
+                () = &mut ended, if !reading.leaving => {
+                    reading.leave();
+                    if self.finish_at_once().await {
+                        return End::Over;
+                    }
+                }
+                () = &mut leaves, if !self.hurries => {
+                    self.hurries = true;
+                    self.pace.hurry();
+                    reading.until = reading.until.min(Instant::now() + LEAVES);
+                }
             }
         }
+    }
+
+    /// Reads what is left of a run that has just ended, while the pod is there: it may be gone in a moment, and what the
+    /// open answer has need not be all. Whether that could be had; else the answer has what there is.
+    async fn finish_at_once(&mut self) -> bool {
+        let standing = self.standing.borrow().clone();
+        let run = match standing.restart.checked_sub(self.at.restart) {
+            Some(0) if !standing.gone => Run::Newest,
+            Some(1) => Run::Previous,
+            _ => return false,
+        };
+        self.try_finish(run, &standing).await.is_ok()
     }
 
     /// Takes what came of an answer; how it ended, where it did.
@@ -289,7 +295,8 @@ impl Upstream {
             for said in said.drain(..said.len().min(AT_ONCE)) {
                 match said {
                     Said::Line { time, bytes, cut } => {
-                        let Some(at) = seen.take(time) else { continue };
+                        // Another answer may have been read meanwhile.
+                        let Some(at) = seen.take(time).filter(|at| *at > self.at) else { continue };
                         self.at = at;
                         events.push(Event::Line(entry(&self.container, time, bytes, cut, at)));
                     }
@@ -369,27 +376,5 @@ impl Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         self.0.waiting.send_modify(|waiting| *waiting -= 1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_speaks_often_is_missed_soon() {
-        let mut pace = Pace::new();
-        for _ in 0..100 {
-            sleep(Duration::from_millis(5)).await;
-            pace.lines(1);
-        }
-        assert_eq!(pace.patience, SILENT.0);
-        pace.silent();
-        assert_eq!(pace.patience, SILENT.0 * 2);
-        for _ in 0..100 {
-            sleep(Duration::from_secs(10)).await;
-            pace.lines(1);
-        }
-        assert_eq!(pace.patience, SILENT.1);
     }
 }
