@@ -1,5 +1,6 @@
 //! What viewers that never read cost the others: 200 follow a session that prints 50 MB as fast as it can, in turns
-//! without and with 20 more that never read.
+//! without and with 20 more that never read. What the clock says is bounded by who reads here, on the same cores, and by
+//! whatever else the machine does, so the hub's CPU time is told too, and the ratios are those of turns side by side.
 //!
 //! ```text
 //! cargo bench --bench stalled
@@ -26,7 +27,7 @@ use sha2::{Digest, Sha256};
 mod support;
 
 use support::wire::{Framing, Parser};
-use support::{Hub, median, memory};
+use support::{Hub, cpu_seconds, median, memory};
 
 /// Viewers that read, and that never do.
 const READ: usize = 200;
@@ -35,24 +36,42 @@ const STALLED: usize = 20;
 /// Bytes that the session prints.
 const BYTES: u64 = 50_000_000;
 
-/// Turns of each.
-const ROUNDS: usize = 4;
+/// Turns of each. An odd number, so that there is one in the middle.
+const ROUNDS: usize = 7;
 
 fn main() {
-    let mut all = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (at, stalled) in [0, STALLED].into_iter().enumerate() {
-            all[at].push(turn(stalled));
+    // Nothing is as fast the first time: programs are read from the disk, memory is new. It is not counted.
+    turn(0);
+    let mut rounds = Vec::new();
+    for round in 0..ROUNDS {
+        // Each of both comes first as often as second.
+        if round % 2 == 0 {
+            let alone = turn(0);
+            rounds.push((alone, turn(STALLED)));
+        } else {
+            let beside = turn(STALLED);
+            rounds.push((turn(0), beside));
         }
     }
-    let [alone, beside] = all.map(|turns| median(&turns));
-    println!("\n| {READ} viewers of {} MB | MB/s to each |\n| --- | ---: |", BYTES / 1_000_000);
-    println!("| alone | {alone:.2} |\n| beside {STALLED} that never read | {beside:.2} |");
-    println!("| ratio | {:.3} |", beside / alone);
+    let of = |value: fn(&(Turn, Turn)) -> f64| median(&rounds.iter().map(value).collect::<Vec<_>>());
+    println!("\n| {READ} viewers of {} MB | MB/s to each | the hub's CPU s per GB |", BYTES / 1_000_000);
+    println!("| --- | ---: | ---: |");
+    println!("| alone | {:.2} | {:.3} |", of(|(alone, _)| alone.rate), of(|(alone, _)| alone.cpu));
+    let beside = (of(|(_, beside)| beside.rate), of(|(_, beside)| beside.cpu));
+    println!("| beside {STALLED} that never read | {:.2} | {:.3} |", beside.0, beside.1);
+    let ratio = (of(|(alone, beside)| beside.rate / alone.rate), of(|(alone, beside)| beside.cpu / alone.cpu));
+    println!("| ratio, median of {ROUNDS} pairs | {:.3} | {:.3} |", ratio.0, ratio.1);
 }
 
-/// MB a second to the viewer in the middle.
-fn turn(stalled: usize) -> f64 {
+/// What one turn took.
+struct Turn {
+    /// MB a second to the viewer in the middle.
+    rate: f64,
+    /// CPU seconds of the hub for each GB that the viewers got.
+    cpu: f64,
+}
+
+fn turn(stalled: usize) -> Turn {
     let hub = Hub::start("");
     let script = format!("read -r go; seq 1 100000000 | head -c {BYTES}");
     let id = hub.run(&["sh", "-c", &script].map(str::to_owned), json!({ "stdin": true }));
@@ -60,16 +79,24 @@ fn turn(stalled: usize) -> f64 {
     let never_read: Vec<TcpStream> = (0..stalled).map(|_| hub.attach(&id, &watch)).collect();
     let readers: Vec<TcpStream> = (0..READ).map(|_| hub.attach(&id, &watch)).collect();
     support::wait_for("all have joined", || hub.show(&id)["viewers"] == READ + stalled);
+    let used = cpu_seconds(hub.pid());
     hub.type_line(&id);
     let since = Instant::now();
     let seen = read_all(&readers);
+    let cpu = (cpu_seconds(hub.pid()) - used) / (BYTES * READ as u64) as f64 * 1e9;
     let hashes: Vec<_> = seen.iter().map(|(hash, _)| hash.clone()).collect();
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "all see the same");
     assert_eq!(hub.agent_connections(), 1, "the source has one connection");
     let (_, most) = memory(hub.pid());
-    println!("{stalled} stalled: the hub's memory was {} MiB at most", most >> 20);
+    let rates: Vec<_> = seen.iter().map(|(_, at)| BYTES as f64 / 1e6 / (*at - since).as_secs_f64()).collect();
+    let rate = median(&rates);
+    println!(
+        "{stalled} stalled: {rate:.2} MB/s, {cpu:.3} CPU s per GB, the hub's memory at most {} MiB, {} reads of the journal",
+        most >> 20,
+        hub.journal_reads()
+    );
     drop(never_read);
-    median(&seen.iter().map(|(_, at)| BYTES as f64 / 1e6 / (*at - since).as_secs_f64()).collect::<Vec<_>>())
+    Turn { rate, cpu }
 }
 
 /// What each got, and when it had all.

@@ -63,8 +63,45 @@ pub struct Order {
 /// What a session is made of.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// A command of its own.
+    /// A command in a place of its own.
     Run(Box<Run>),
+    /// A command in a container of the app that runs already.
+    Exec(Exec),
+    /// A pod that somebody else has made.
+    Pod(Handed),
+}
+
+/// A command in a container that runs already.
+#[derive(Clone, Debug, Default)]
+pub struct Exec {
+    /// The pod, as people name it: by its name, or as `web.1`.
+    pub pod: String,
+    /// The container; none: the pod's main one.
+    pub container: Option<String>,
+}
+
+/// A pod that somebody else has made, and hands over.
+#[derive(Clone, Debug, Default)]
+pub struct Handed {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// The container; none: the pod's main one.
+    pub container: Option<String>,
+    /// The app that it is said to belong to.
+    pub app: Option<String>,
+    /// Whether it is to be deleted when the session has its end.
+    pub delete: bool,
+}
+
+/// What is known of a pod that is handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// The app that it belongs to; where it is not there yet, is said to belong to.
+    pub app: String,
+    /// Whether its container has a terminal, if it is there.
+    pub tty: Option<bool>,
 }
 
 /// A command that gets a place of its own. Where there are pods, one is made as the app's own are.
@@ -115,6 +152,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`BackendError::Create`] with what keeps it from it.
     async fn ready(&self) -> Result<(), BackendError>;
+
+    /// Which app a pod belongs to that is handed over. Where it is not there yet, what is said of it counts until it is.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] where it is none of an app's, and [`BackendError::Unreachable`].
+    async fn whose(&self, handed: &Handed) -> Result<Whose, BackendError>;
 
     /// Makes an agent, at its place, for a session that has none.
     ///

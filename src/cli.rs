@@ -23,6 +23,7 @@ pub mod apps;
 pub mod attach;
 pub mod completions;
 pub mod driver;
+pub mod exec;
 pub mod export;
 pub mod failure;
 pub mod filter;
@@ -30,6 +31,7 @@ pub mod input;
 pub mod interactive;
 pub mod keys;
 pub mod lines;
+pub mod login;
 pub mod logs;
 pub mod modes;
 pub mod notice;
@@ -85,6 +87,8 @@ enum Verb {
     /// Run a command that nobody holds, and print its session's id
     #[command(name = "run:detached")]
     RunDetached(run::RunArgs),
+    /// Run a command in a pod that runs already, and hold it
+    Exec(exec::ExecArgs),
     /// Come back to a session, and type in it
     Attach(attach::AttachArgs),
     /// Look at a session without typing
@@ -105,6 +109,8 @@ enum Verb {
     Stop(stop::StopArgs),
     /// Remove sessions that have ended, with all they wrote
     Rm(rm::RmArgs),
+    /// Be known to a hub by the token of your kubeconfig's context
+    Login(login::LoginArgs),
     /// Let somebody else in: print a ticket
     Share(share::ShareArgs),
     /// Show a session's output again, as it was in time
@@ -192,6 +198,7 @@ async fn run(global: &Global, verb: Verb) -> Result<u8, Failure> {
     match verb {
         Verb::Run(args) => run::run(&context, args).await,
         Verb::RunDetached(args) => run::run(&context, run::RunArgs { detach: true, ..args }).await,
+        Verb::Exec(args) => exec::run(&context, args).await,
         Verb::Attach(args) => attach::run(&context, args).await,
         Verb::Watch(args) => watch::run(&context, args).await,
         Verb::Logs(args) => logs::run(&context, args).await,
@@ -201,6 +208,7 @@ async fn run(global: &Global, verb: Verb) -> Result<u8, Failure> {
         Verb::Wait(args) => wait::run(&context, args).await,
         Verb::Stop(args) => stop::run(&context, args).await,
         Verb::Rm(args) => rm::run(&context, args).await,
+        Verb::Login(args) => login::run(&context, args).await,
         Verb::Share(args) => share::run(&context, args).await,
         Verb::Replay(args) => replay::run(&context, args).await,
         Verb::Export(args) => export::run(&context, args).await,

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`error`] | what can go wrong between a client and a hub |
 //! | [`http`] | requests |
+//! | [`login`] | where a person's token comes from |
 //! | [`hubs`] | which hub, and the start of this user's own |
 //! | [`api`] | requests that are tried again when a hub is replaced |
 //! | [`descriptors`] | what a started hub must not inherit |
@@ -22,6 +23,7 @@ pub mod error;
 pub mod follow;
 pub mod http;
 pub mod hubs;
+pub mod login;
 pub mod outgoing;
 pub mod sequence;
 pub mod socket;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub mod auth;
 pub mod client;
 pub mod kubernetes;
 pub mod server;

@@ -40,11 +40,13 @@ pub mod output;
 pub mod ready;
 pub mod routes;
 pub mod sessions;
+pub mod starts;
 pub mod tickets;
 pub mod websocket;
 
 pub use accept::{Place, serve};
 use auth::Tokens;
+use auth::review::Reviews;
 
 /// What all doors share.
 pub struct Hub {
@@ -58,6 +60,8 @@ pub struct Hub {
     pub logs: Arc<Logs>,
     /// The static tokens.
     pub tokens: Tokens,
+    /// Who vouches for people that have none.
+    pub reviews: Option<Reviews>,
     /// Origins of pages that may call.
     pub origins: Vec<String>,
     /// Who follows sessions now.

@@ -102,19 +102,22 @@ pub struct Metrics {
     /// Snapshots of screens that were sent.
     pub snapshots: Counter,
     gaps: [Counter; REASONS.len()],
+    source_gaps: [Counter; REASONS.len()],
     agents: Family<Outcome, Counter>,
     requests: Family<RequestLabels, Counter>,
+    reviews: Family<Outcome, Counter>,
     store: Family<StoreLabels, Histogram>,
     audit_waiting: Gauge,
     /// Lines of the audit trail that are in the log alone.
     pub audit_unstored: Counter,
 }
 
-const REASONS: [(Reason, &str); 4] = [
+const REASONS: [(Reason, &str); 5] = [
     (Reason::SpoolFull, "spool_full"),
     (Reason::JournalLimit, "journal_limit"),
     (Reason::NotRecorded, "not_recorded"),
     (Reason::AgentLost, "agent_lost"),
+    (Reason::NotLogged, "not_logged"),
 ];
 
 /// How far a viewer is.
@@ -133,6 +136,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn count(gaps: &[Counter; REASONS.len()], reason: Reason) {
+    if let Some(at) = REASONS.iter().position(|(known, _)| *known == reason) {
+        gaps[at].inc();
+    }
+}
+
 /// Registers a metric, and returns it.
 fn add<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register(name, help, metric.clone());
@@ -147,7 +156,11 @@ impl Metrics {
         let r = &mut all;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         r.register("build", "The program that serves", build);
-        let gaps: Family<ReasonLabel, Counter> = add(r, "gaps", "Gaps that were told", Family::default());
+        let gaps = add(r, "gaps", "Gaps that viewers were told of in what is not in memory", Family::default());
+        let source_gaps = add(r, "source_gaps", "Gaps in what came from sources", Family::default());
+        let by_reason = |family: &Family<ReasonLabel, Counter>| {
+            REASONS.map(|(_, reason)| family.get_or_create(&ReasonLabel { reason }).clone())
+        };
         let timed = || Histogram::new(STORE_SECONDS);
         let metrics = Self {
             sessions: add(r, "sessions", "Sessions in memory, by state and kind", Family::default()),
@@ -165,9 +178,11 @@ impl Metrics {
             viewer_bytes: add(r, "viewer_bytes", "Bytes to viewers", Counter::default()),
             viewer_deliveries: add(r, "viewer_deliveries", "Writes of what was new to viewers", Counter::default()),
             snapshots: add(r, "snapshots", "Snapshots of screens that were sent", Counter::default()),
-            gaps: REASONS.map(|(_, reason)| gaps.get_or_create(&ReasonLabel { reason }).clone()),
+            gaps: by_reason(&gaps),
+            source_gaps: by_reason(&source_gaps),
             agents: add(r, "agent_connections", "Connections to agents, by outcome", Family::default()),
             requests: add(r, "http_requests", "Requests, by route and class of status", Family::default()),
+            reviews: add(r, "reviews", "Questions to the authorizer, by its answer", Family::default()),
             store: add(
                 r,
                 "store_seconds",
@@ -194,6 +209,9 @@ impl Metrics {
         }
         for outcome in ["first", "again", "gone", "taken", "unreachable"] {
             drop(self.agents.get_or_create(&Outcome { outcome }));
+        }
+        for outcome in ["yes", "no", "away"] {
+            drop(self.reviews.get_or_create(&Outcome { outcome }));
         }
         for cause in Exit::NAMES {
             drop(self.ends.get_or_create(&CauseLabel { cause }));
@@ -244,11 +262,14 @@ impl Metrics {
         self.ends.get_or_create(&CauseLabel { cause: exit.name() }).inc();
     }
 
-    /// A viewer was told of a gap.
+    /// A viewer was told of a gap in what is not in memory any more.
     pub fn gap(&self, reason: Reason) {
-        if let Some(at) = REASONS.iter().position(|(known, _)| *known == reason) {
-            self.gaps[at].inc();
-        }
+        count(&self.gaps, reason);
+    }
+
+    /// A source could not give a range. Counted once, however many follow.
+    pub fn source_gap(&self, reason: Reason) {
+        count(&self.source_gaps, reason);
     }
 
     /// A connection to an agent was tried: `first`, `again` to one that had been started over another connection, or why
@@ -267,6 +288,11 @@ impl Metrics {
             _ => "5xx",
         };
         self.requests.get_or_create(&RequestLabels { route, status }).inc();
+    }
+
+    /// The authorizer was asked: `yes`, `no`, or `away`.
+    pub fn review(&self, outcome: &'static str) {
+        self.reviews.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The store answered.
@@ -367,6 +393,10 @@ mod tests {
         metrics.gap(Reason::NotRecorded);
         let text = metrics.text().expect("writes");
         assert!(text.contains(r#"foghorn_gaps_total{reason="not_recorded"} 1"#), "{text}");
+        assert!(text.contains(r#"foghorn_gaps_total{reason="spool_full"} 0"#), "{text}");
+        metrics.source_gap(Reason::SpoolFull);
+        let text = metrics.text().expect("writes");
+        assert!(text.contains(r#"foghorn_source_gaps_total{reason="spool_full"} 1"#), "{text}");
         assert!(text.contains(r#"foghorn_gaps_total{reason="spool_full"} 0"#), "{text}");
     }
 }

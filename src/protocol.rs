@@ -16,8 +16,14 @@
 //!   a snapshot at any time: it resets its terminal, draws the snapshot, and goes on at the snapshot's offset.
 //! * **binary, from the client**: input: the offset `u64` of the first byte in this writer's input, then the bytes, at
 //!   most [`MAX_INPUT`]. At most [`INPUT_WINDOW`] bytes may be under way that no [`HubMessage::InputAck`] has covered;
-//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once.
+//!   after a reconnect the client sends those again, under the same writer, and each reaches the command once. A session
+//!   remembers its last 1024 writers.
 //! * **text**: [`ClientMessage`] and [`HubMessage`] as JSON. Unknown types and fields are ignored.
+//!
+//! A token may end while the stream is open, as those of clusters do within the hour. Where it was shown by a person whom
+//! an authorizer vouches for, the hub says [`HubMessage::Renew`] and goes on for [`RENEW_LIMIT`]; a client that has
+//! another token of the same person's sends it as [`ClientMessage::Renew`], and [`HubMessage::Renewed`] is the answer. A
+//! client may do so at any time. Without one the hub closes with [`Close::Unauthorized`].
 //!
 //! The exit record is the last one; the hub then closes with [`Close::Normal`]. Both sides ping every [`PING`] and give
 //! up a peer that was silent for [`SILENCE`].
@@ -54,6 +60,9 @@ pub const PING: Duration = Duration::from_secs(15);
 /// After how long without a word a peer is given up.
 pub const SILENCE: Duration = Duration::from_secs(45);
 
+/// How long a client may take to send another token for one that has ended.
+pub const RENEW_LIMIT: Duration = Duration::from_secs(20);
+
 /// The longest message from a client, in bytes.
 pub const MAX_CLIENT_MESSAGE: usize = MAX_INPUT + 1024;
 
@@ -62,6 +71,31 @@ pub const MAX_HUB_MESSAGE: usize = crate::record::MAX_PAYLOAD + (1 << 20);
 
 /// Bytes of the offset in front of input.
 pub const INPUT_HEADER_LEN: usize = 8;
+
+/// A secret on its way: shown to nobody who only looks.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Of this text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
 
 /// How a viewer watches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +175,11 @@ pub enum ClientMessage {
     Stop,
     /// The driver leaves on purpose: the session goes on without a driver, and without a grace that would end it.
     Detach,
+    /// Goes on with another token of the same person's.
+    Renew {
+        /// It.
+        token: Secret,
+    },
 }
 
 /// What the hub says, as text.
@@ -184,6 +223,10 @@ pub enum HubMessage {
         /// A sentence.
         text: String,
     },
+    /// The token has ended: another one is needed within [`RENEW_LIMIT`].
+    Renew,
+    /// The token that was sent is good, and is the viewer's from now on.
+    Renewed,
     /// The hub stops; another one, or this one again, goes on from the offset.
     GoingAway {
         /// The first offset that was not sent.
@@ -227,6 +270,10 @@ pub enum Close {
 /// What to start: the body of `POST /v1/sessions`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewSession {
+    /// The id that the session gets, where a pod is handed over: a UUID that the caller has made. The same call again is
+    /// the same session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Uuid>,
     /// The source.
     pub source: NewSource,
 }
@@ -235,8 +282,70 @@ pub struct NewSession {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NewSource {
-    /// A command under an agent.
+    /// A command in a place of its own.
     Run(Box<NewRun>),
+    /// A command in a container of the app that runs already. On Kubernetes.
+    Exec(Box<NewExec>),
+    /// A pod that a platform's controller has made, and hands over. On Kubernetes.
+    Pod(Box<NewPod>),
+}
+
+/// A command to be run in a container that runs already. All but the app, the pod and the command can be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct NewExec {
+    /// The app that the pod belongs to.
+    pub app: String,
+    /// The pod: its name; `web.1`, the oldest running one of the process `web`; or `web.` and the last part of its name.
+    pub pod: String,
+    /// The container; otherwise the pod's main one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The command and its arguments, at least one.
+    pub command: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+    /// The terminal's size.
+    pub size: Option<Size>,
+    /// Whether a client will feed its standard input.
+    pub stdin: bool,
+    /// Closes it after so long, such as `1h`.
+    pub timeout: Option<String>,
+    /// Closes it after so long without input or output; terminals only.
+    pub idle: Option<String>,
+    /// Whether its output is recorded.
+    #[serde(default = "yes")]
+    pub record: bool,
+    /// Makes a repeated call the same start.
+    pub idempotency_key: Option<String>,
+}
+
+/// A pod that is handed over. All but its namespace and its name can be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct NewPod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name. It need not be there yet.
+    pub pod: String,
+    /// The container; otherwise the pod's main one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The app that it belongs to, for a pod that is not there yet where its namespace does not say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Whether its container has a terminal, for a pod that is not there yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tty: Option<bool>,
+    /// Whether it is deleted when the session has its end, or is stopped.
+    pub delete: bool,
+    /// Ends the session after so long, such as `1h`.
+    pub timeout: Option<String>,
+    /// Ends the session after so long without input or output; terminals only.
+    pub idle: Option<String>,
+    /// Whether its output is recorded.
+    #[serde(default = "yes")]
+    pub record: bool,
 }
 
 /// A command to be run. All but the app and the command can be left out.
@@ -583,6 +692,7 @@ mod tests {
             (ClientMessage::Signal { signal: 2 }, r#"{"type":"signal","signal":2}"#),
             (ClientMessage::Stop, r#"{"type":"stop"}"#),
             (ClientMessage::Detach, r#"{"type":"detach"}"#),
+            (ClientMessage::Renew { token: Secret::new("x") }, r#"{"type":"renew","token":"x"}"#),
         ] {
             assert_eq!(json(&message), text);
             assert_eq!(serde_json::from_str::<ClientMessage>(text).expect("parses"), message);
@@ -598,6 +708,8 @@ mod tests {
                 r#"{"type":"presence","driver":{"name":"ann","viewer":1},"watchers":2,"driving":false}"#,
             ),
             (HubMessage::InputAck { offset: 9 }, r#"{"type":"input_ack","offset":9}"#),
+            (HubMessage::Renew, r#"{"type":"renew"}"#),
+            (HubMessage::Renewed, r#"{"type":"renewed"}"#),
             (HubMessage::GoingAway { offset: 9 }, r#"{"type":"going_away","offset":9}"#),
             (
                 HubMessage::Error { code: "forbidden".into(), detail: "No.".into() },

@@ -110,6 +110,8 @@ pub enum Reason {
     AgentLost = 4,
     /// A store had it, so that the agent let it go, and an older copy of that store was put in its place.
     Acknowledged = 5,
+    /// The connection to its container broke, and the container's log does not have it any more.
+    NotLogged = 6,
     /// One that this version does not know.
     Unknown = 0,
 }
@@ -122,6 +124,7 @@ impl Reason {
             3 => Self::NotRecorded,
             4 => Self::AgentLost,
             5 => Self::Acknowledged,
+            6 => Self::NotLogged,
             _ => Self::Unknown,
         }
     }
@@ -135,6 +138,10 @@ impl Reason {
             Self::NotRecorded => "the session is not recorded",
             Self::AgentLost => "the agent died before it was stored",
             Self::Acknowledged => "the database that had it was replaced by an older copy",
+            Self::NotLogged => {
+                "the connection to its container broke, and the container's log does not have it; how much it was is \
+                 not known"
+            }
             Self::Unknown => "of something that this version does not know",
         }
     }
@@ -203,6 +210,9 @@ const DROPPED: u8 = 4;
 const EXIT: u8 = 5;
 const SNAPSHOT: u8 = 6;
 
+/// Bytes of a dropped range's payload, at least.
+const DROPPED_LEN: usize = 9;
+
 /// A record's header, read without touching its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -259,6 +269,11 @@ impl Header {
             DROPPED => payload.get(..8).map_or(self.offset, |mut to| to.get_u64().max(self.offset)),
             _ => self.offset,
         }
+    }
+
+    /// Whether a payload says what [`Header::end`] needs of it, as [`Record::decode`] has it too.
+    fn fits(&self, payload: &[u8]) -> bool {
+        self.kind != DROPPED || (payload.len() >= DROPPED_LEN && (&payload[..8]).get_u64() >= self.offset)
     }
 
     fn is_output(&self) -> bool {
@@ -358,15 +373,10 @@ fn decode_payload(header: Header, mut data: Bytes) -> Result<Payload, Malformed>
         STDERR => Payload::Output(Stream::Stderr, data),
         RESIZE => Payload::Resize(decode_size(&mut data).ok_or(malformed)?.clamped()),
         DROPPED => {
-            if data.len() < 9 {
+            if !header.fits(&data) {
                 return Err(malformed);
             }
-            let to = data.get_u64();
-            let reason = Reason::from_byte(data.get_u8());
-            if to < header.offset {
-                return Err(malformed);
-            }
-            Payload::Dropped { to, reason }
+            Payload::Dropped { to: data.get_u64(), reason: Reason::from_byte(data.get_u8()) }
         }
         EXIT => Payload::Exit(serde_json::from_slice(&data).map_err(|_| malformed)?),
         SNAPSHOT => Payload::Snapshot(decode_size(&mut data).ok_or(malformed)?.clamped(), data),

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, oneshot, watch};
 use tracing::Instrument;
 use uuid::Uuid;
 
 mod adopt;
 mod card;
+pub mod wanted;
 
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::agent::protocol::Start;
-use crate::backend::{Backend, BackendError, Order, Run, What};
+use crate::backend::{Backend, BackendError, Handed, Order, Whose};
 use crate::config::server::{Limits, Server};
 use crate::metrics::Metrics;
-use crate::protocol::NewRun;
 use crate::record::{Cause, Size};
 use crate::recorder;
 use crate::session::history::Journal;
@@ -26,6 +25,7 @@ use crate::session::{Session, now};
 use crate::store::{Created, Extent, Kind, SessionRow, SharedStore, State, StoreError};
 use crate::tasks::Tasks;
 use card::Card;
+use wanted::Wanted;
 
 /// How far ahead of its client a command without a terminal may produce output, in bytes. Half a ring, so that the
 /// client always reads from memory.
@@ -42,9 +42,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a session that is not here yet is waited for.
 const ARRIVAL: Duration = Duration::from_secs(2);
-
-/// The longest idempotency key, in bytes.
-const MAX_KEY: usize = 255;
 
 /// Variables of the hub and its clients that no command gets.
 const PRIVATE: [&str; 4] = ["FOGHORN_TOKEN", "FOGHORN_DATABASE_URL", EXEMPT, MARK];
@@ -64,6 +61,9 @@ pub enum RegistryError {
     /// The idempotency key was used before, for something else.
     #[error("the idempotency key was used before, for another request")]
     KeyReused,
+    /// The id that was given is another session's, or this one was asked for otherwise.
+    #[error("the id is that of another session, or of this one by another caller or with another request")]
+    IdTaken,
     /// The session lives, but not on this hub.
     #[error("this session lives on another hub, or its hub is about to come back; try again there or in a moment")]
     Elsewhere,
@@ -147,36 +147,47 @@ impl Registry {
         self.count.subscribe()
     }
 
-    /// Starts a command, or finds the session that the same request started before (`false`).
+    /// Which app a pod belongs to that is handed over under an id: that of the session which has the id already, where
+    /// there is one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Store`], and what the backend says.
+    pub async fn whose(&self, id: Uuid, handed: &Handed) -> Result<Whose, RegistryError> {
+        match self.store.session(id).await? {
+            Some(row) => Ok(Whose { app: row.app, tty: Some(row.tty) }),
+            None => Ok(self.backend.whose(handed).await?),
+        }
+    }
+
+    /// Starts a session, or finds the one that the same request started before (`false`).
     ///
     /// # Errors
     /// [`RegistryError`]. A command that cannot be started is not one: its session ends with that reason.
-    pub async fn start(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
-        check(&run)?;
+    pub async fn start(self: &Arc<Self>, wanted: Wanted, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
         let (registry, owner) = (self.clone(), owner.to_owned());
         let (done, outcome) = oneshot::channel();
         // To its end, also if the caller does not wait for it: half a start would be a session that never ends.
         let start = async move {
-            let _the_caller_left = done.send(registry.start_now(run, &owner).await);
+            let _the_caller_left = done.send(registry.start_now(wanted, &owner).await);
         };
         self.tasks.spawn_to_end("start", start.instrument(tracing::info_span!("start")));
         outcome.await.map_err(|_| RegistryError::Stopping)?
     }
 
-    async fn start_now(self: &Arc<Self>, run: NewRun, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
-        let row = match self.create(&run, owner).await? {
+    async fn start_now(self: &Arc<Self>, wanted: Wanted, owner: &str) -> Result<(Arc<Session>, bool), RegistryError> {
+        let row = match self.create(&wanted, owner).await? {
             Created::New(row) => *row,
-            Created::Existing(row) if row.request_hash != request_hash(&run) => return Err(RegistryError::KeyReused),
-            Created::Existing(row) => return Ok((self.open(*row).await?, false)),
-        };
-        let start = match self.start_message(&run) {
-            Ok(start) => start,
-            Err(error) => {
-                self.store.delete_session(row.id).await?;
-                return Err(error);
+            Created::Existing(row) => {
+                let same = row.request_hash == wanted.hash && row.owner == owner;
+                return match wanted.id {
+                    _ if same => Ok((self.open(*row).await?, false)),
+                    Some(_) => Err(RegistryError::IdTaken),
+                    None => Err(RegistryError::KeyReused),
+                };
             }
         };
-        if let Err(error) = self.check_room(owner, &run.app).await {
+        let start = self.start_message(&wanted);
+        if let Err(error) = self.check_room(owner, &wanted).await {
             self.store.delete_session(row.id).await?;
             return Err(error);
         }
@@ -186,7 +197,7 @@ impl Registry {
         let session = Session::new(row, journal, 0, limits);
         session.set_card(&card);
         self.keep(&session);
-        let order = self.order(session.id(), &run, owner)?;
+        let order = self.order(session.id(), &wanted, owner);
         match self.backend.create(&order, &session.row.place).await {
             Ok(()) => self.pump(&session, session.row.place.clone(), Some(start)),
             Err(error) => session.conclude(Cause::StartFailed { status: 125, reason: error.to_string() }),
@@ -199,8 +210,8 @@ impl Registry {
     }
 
     /// Makes the session's row, under a name that no session has.
-    async fn create(&self, run: &NewRun, owner: &str) -> Result<Created, RegistryError> {
-        let created = self.store.create_session(self.row(run, owner).await?).await?;
+    async fn create(&self, wanted: &Wanted, owner: &str) -> Result<Created, RegistryError> {
+        let created = self.store.create_session(self.row(wanted, owner).await?).await?;
         let Created::New(row) = &created else { return Ok(created) };
         if self.live_by_name(&row.name).is_none() {
             return Ok(created);
@@ -211,61 +222,55 @@ impl Registry {
         );
         self.store.delete_session(row.id).await?;
         self.put_back().await?;
-        Ok(self.store.create_session(self.row(run, owner).await?).await?)
+        Ok(self.store.create_session(self.row(wanted, owner).await?).await?)
     }
 
-    /// Whether there is room for the session that was just made.
-    async fn check_room(&self, owner: &str, app: &str) -> Result<(), RegistryError> {
-        if self.limits.live_per_owner.is_none() && self.limits.live_per_app.is_none() {
+    /// Whether there is room for the session that was just made. Those that a platform hands over are all one owner's,
+    /// and no person's.
+    async fn check_room(&self, owner: &str, wanted: &Wanted) -> Result<(), RegistryError> {
+        let per_owner = self.limits.live_per_owner.filter(|_| wanted.kind != Kind::Pod);
+        if per_owner.is_none() && self.limits.live_per_app.is_none() {
             return Ok(());
         }
-        let (owners, apps) = self.store.count_live(owner, app).await?;
-        match (self.limits.live_per_owner, self.limits.live_per_app) {
+        let (owners, apps) = self.store.count_live(owner, &wanted.app).await?;
+        match (per_owner, self.limits.live_per_app) {
             (Some(limit), _) if owners > limit => Err(RegistryError::TooMany(owner.into(), limit)),
-            (_, Some(limit)) if apps > limit => Err(RegistryError::TooMany(format!("the app {app}"), limit)),
+            (_, Some(limit)) if apps > limit => Err(RegistryError::TooMany(format!("the app {}", wanted.app), limit)),
             _ => Ok(()),
         }
     }
 
     /// What the backend has to know of a session.
-    fn order(&self, session: Uuid, run: &NewRun, owner: &str) -> Result<Order, RegistryError> {
-        let time_limit = duration(run.timeout.as_deref(), "timeout")?.unwrap_or(self.limits.time_limit);
-        Ok(Order {
+    fn order(&self, session: Uuid, wanted: &Wanted, owner: &str) -> Order {
+        let time_limit = wanted.timeout.unwrap_or(self.limits.time_limit);
+        Order {
             session,
-            app: run.app.clone(),
+            app: wanted.app.clone(),
             owner: owner.into(),
-            tty: run.tty,
-            stdin: run.stdin,
+            tty: wanted.tty,
+            stdin: wanted.stdin,
             lifetime: time_limit + self.limits.hup_wait + self.limits.term_wait,
-            what: What::Run(Box::new(Run {
-                command: run.command.clone(),
-                env: run.env.clone(),
-                from: run.from.clone(),
-                container: run.container.clone(),
-                cpu: run.cpu.clone(),
-                memory: run.memory.clone(),
-                launcher: run.launcher,
-            })),
-        })
+            what: wanted.what.clone(),
+        }
     }
 
-    async fn row(&self, run: &NewRun, owner: &str) -> Result<SessionRow, RegistryError> {
-        let id = Uuid::now_v7();
+    async fn row(&self, wanted: &Wanted, owner: &str) -> Result<SessionRow, RegistryError> {
+        let id = wanted.id.unwrap_or_else(Uuid::now_v7);
         Ok(SessionRow {
             id,
             name: String::new(),
-            kind: Kind::Run,
+            kind: wanted.kind,
             state: State::Starting,
-            app: run.app.clone(),
+            app: wanted.app.clone(),
             owner: owner.into(),
-            command: run.command.clone(),
-            tty: run.tty,
-            record: run.record,
-            detached: run.detached || run.keep,
+            command: wanted.command.clone(),
+            tty: wanted.tty,
+            record: wanted.record,
+            detached: wanted.unheld,
             backend: self.backend.name().into(),
-            place: self.backend.place(&self.order(id, run, owner)?).await?,
-            idempotency_key: run.idempotency_key.clone(),
-            request_hash: request_hash(run),
+            place: self.backend.place(&self.order(id, wanted, owner)).await?,
+            idempotency_key: wanted.idempotency_key.clone(),
+            request_hash: wanted.hash.clone(),
             created_at: now(),
             started_at: None,
             ended_at: None,
@@ -273,51 +278,50 @@ impl Registry {
         })
     }
 
-    fn start_message(&self, run: &NewRun) -> Result<Start, RegistryError> {
+    fn start_message(&self, wanted: &Wanted) -> Start {
         let millis = |duration: Duration| duration.as_millis() as u64;
-        let time_limit = duration(run.timeout.as_deref(), "timeout")?.unwrap_or(self.limits.time_limit);
-        let idle_limit = duration(run.idle.as_deref(), "idle")?.unwrap_or(self.limits.idle_limit);
-        let held = !run.detached && !run.keep;
-        Ok(Start {
+        let time_limit = wanted.timeout.unwrap_or(self.limits.time_limit);
+        let idle_limit = wanted.idle.unwrap_or(self.limits.idle_limit);
+        Start {
             nonce: Uuid::new_v4().to_string(),
-            command: run.command.clone(),
-            env: self.env(run),
-            dir: self.dir(run),
-            terminal: run.tty.then(|| run.size.unwrap_or(Size::DEFAULT).clamped()),
-            stdin: run.stdin,
-            pace: (held && !run.tty).then_some(PACE_WINDOW),
+            command: wanted.command.clone(),
+            env: self.env(wanted),
+            dir: self.dir(wanted),
+            terminal: wanted.tty.then(|| wanted.size.unwrap_or(Size::DEFAULT).clamped()),
+            stdin: wanted.stdin,
+            pace: (!wanted.unheld && !wanted.tty).then_some(PACE_WINDOW),
             spool_bytes: self.limits.spool_bytes,
             time_limit: Some(millis(time_limit)),
-            idle_limit: run.tty.then_some(millis(idle_limit)),
-            orphan_limit: millis(if held { self.limits.orphan_limit } else { time_limit }),
+            idle_limit: wanted.tty.then_some(millis(idle_limit)),
+            orphan_limit: millis(if wanted.unheld { time_limit } else { self.limits.orphan_limit }),
             hup_wait: millis(self.limits.hup_wait),
             term_wait: millis(self.limits.term_wait),
             copy_output: self.backend.has_environment(),
-        })
+        }
     }
 
     /// The caller's own environment on its own machine, else the hub's basics; the terminal's type is the caller's.
-    fn env(&self, run: &NewRun) -> BTreeMap<String, String> {
+    fn env(&self, wanted: &Wanted) -> BTreeMap<String, String> {
         let mut env = match (self.backend.has_environment(), self.embedded) {
             (true, _) => BTreeMap::new(),
-            (false, true) => run.caller_env.clone(),
+            (false, true) => wanted.caller_env.clone(),
             (false, false) => self.base_env.clone(),
         };
-        match run.caller_env.get("TERM").filter(|_| run.tty) {
+        match wanted.caller_env.get("TERM").filter(|_| wanted.tty) {
             Some(term) => drop(env.insert("TERM".into(), term.clone())),
-            None if run.tty => drop(env.insert("TERM".into(), "xterm-256color".into())),
+            None if wanted.tty => drop(env.insert("TERM".into(), "xterm-256color".into())),
             None => {}
         }
         for name in PRIVATE {
             env.remove(name);
         }
-        env.extend(run.env.clone());
+        env.extend(wanted.env.clone());
         env
     }
 
-    fn dir(&self, run: &NewRun) -> String {
+    fn dir(&self, wanted: &Wanted) -> String {
         let home = || self.base_env.get("HOME").cloned().unwrap_or_else(|| "/".into());
-        run.dir.clone().unwrap_or_else(home)
+        wanted.dir.clone().unwrap_or_else(home)
     }
 
     /// Finds a session by id or name: one that lives, or one that has ended from the store.
@@ -391,7 +395,7 @@ impl Registry {
     fn pump(self: &Arc<Self>, session: &Arc<Session>, place: serde_json::Value, start: Option<Start>) {
         let (registry, session) = (self.clone(), session.clone());
         self.tasks.spawn_for(&session.id(), "pump", async move {
-            session.pump(&*registry.backend, &place, start).await;
+            session.pump(&*registry.backend, &place, start, &registry.metrics).await;
         });
     }
 
@@ -460,45 +464,6 @@ async fn note_running(session: Arc<Session>) {
         tracing::warn!(%error, session = %session.id(), "cannot store that a command runs; trying again");
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-fn check(run: &NewRun) -> Result<(), RegistryError> {
-    let invalid = |text: &str| Err(RegistryError::Invalid(text.into()));
-    let letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    if run.app.is_empty() || run.app.len() > 63 || !run.app.chars().all(letter) {
-        return invalid("an app's name has 1 to 63 letters, digits, '-', '_' and '.'");
-    }
-    if run.command.first().is_none_or(String::is_empty) {
-        return invalid("there is no command to run");
-    }
-    let strings = run.command.iter().chain(run.env.values()).chain(run.env.keys()).chain(&run.dir);
-    let mut strings = strings.chain(run.caller_env.values()).chain(run.caller_env.keys()).chain(&run.idempotency_key);
-    if strings.any(|text| text.contains('\0')) {
-        return invalid("a command and its environment cannot have NUL characters");
-    }
-    if run.env.keys().any(|name| name.is_empty() || name.contains('=')) {
-        return invalid("a variable's name cannot be empty or have '='");
-    }
-    if run.idempotency_key.as_ref().is_some_and(|key| key.len() > MAX_KEY) {
-        return invalid("an idempotency key has at most 255 bytes");
-    }
-    Ok(())
-}
-
-fn duration(text: Option<&str>, name: &str) -> Result<Option<Duration>, RegistryError> {
-    let parse = |text| humantime::parse_duration(text);
-    let invalid = |_| RegistryError::Invalid(format!("{name} is not a duration such as 90s or 1h"));
-    text.map(parse).transpose().map_err(invalid)
-}
-
-/// What a repeated start is compared by. Values of the environment are left out: they are stored in no form.
-fn request_hash(run: &NewRun) -> Option<String> {
-    run.idempotency_key.as_ref()?;
-    let mut run = run.clone();
-    run.caller_env.clear();
-    run.env.values_mut().for_each(String::clear);
-    let body = serde_json::to_vec(&run).ok()?;
-    Some(hex(&Sha256::digest(body)))
 }
 
 /// Bytes in lower-case hexadecimal.

@@ -18,9 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
 use crate::backend::counted::Counted;
-use crate::backend::kubernetes::Kubernetes;
+use crate::backend::kubernetes::{self, Kubernetes};
 use crate::backend::local::Local;
+use crate::config::auth::Auth;
 use crate::config::server::Server;
+use crate::http::auth::review::Reviews;
+use crate::http::auth::webhook::WebhookError;
 use crate::http::auth::{Tokens, TokensError, secret};
 use crate::http::{Hub, TRAIL, metrics, routes, serve, write_trail};
 use crate::kubernetes::{Cluster, ClusterError};
@@ -91,6 +94,9 @@ pub enum ServerError {
     /// The sessions that an earlier hub left cannot be taken up.
     #[error("cannot take up the sessions of an earlier hub: {0}")]
     Adopt(#[from] RegistryError),
+    /// The webhook cannot be used.
+    #[error("the webhook cannot be used: {0}")]
+    Webhook(#[from] WebhookError),
     /// The cluster cannot be used.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -125,6 +131,7 @@ impl ServerError {
             Self::NoTokens => "no_tokens",
             Self::Store(error) => error.code(),
             Self::Adopt(_) => "sessions_not_taken_up",
+            Self::Webhook(_) => "webhook_unusable",
             Self::Cluster(_) => "cluster_unusable",
             Self::Random(_) | Self::System(_) => "system_failed",
         }
@@ -232,12 +239,18 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
         Some(kubernetes) => Some(Cluster::new(kubernetes.clone(), settings.apps.clone()).await?),
         None => None,
     };
+    let reviews = reviews(&settings, cluster.as_ref(), &metrics).await?;
     let backend: Arc<dyn Backend> = match &cluster {
         Some(cluster) => {
             let installation = store.installation().await?;
-            let waits = waits.0 + waits.1;
-            let epoch = epoch_of(home.epoch);
-            Arc::new(Kubernetes::new(cluster.clone(), installation, epoch, waits, tasks.clone(), metrics.clone()))
+            let hub = kubernetes::Hub {
+                installation,
+                epoch: epoch_of(home.epoch),
+                end_wait: waits.0 + waits.1,
+                dir: home.path.clone(),
+                spool_bytes: settings.limits.spool_bytes,
+            };
+            Arc::new(Kubernetes::new(cluster.clone(), hub, tasks.clone(), metrics.clone()))
         }
         None => Arc::new(Local::new(&home.path, home.epoch, nofile, waits, tasks.clone(), metrics.clone())?),
     };
@@ -256,6 +269,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
         registry: registry.clone(),
         logs,
         tokens,
+        reviews,
         origins,
         tasks: tasks.clone(),
         trail,
@@ -301,11 +315,26 @@ async fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, ServerEr
 
 fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {
     let own = if settings.embedded { Some(home.token()?) } else { None };
-    if own.is_none() && settings.tokens.is_none() {
+    if own.is_none() && settings.tokens.is_none() && settings.auth == Auth::Tokens {
         return Err(ServerError::NoTokens);
     }
     let user = settings.base_env.get("USER").cloned().unwrap_or_else(|| "me".into());
     Ok(Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?)
+}
+
+/// Who vouches for people by the settings, which may be a cluster's that the hub runs nothing on.
+async fn reviews(
+    settings: &Server,
+    cluster: Option<&Arc<Cluster>>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Reviews>, ServerError> {
+    let cluster = match (cluster, &settings.auth) {
+        (None, Auth::Kubernetes(kubernetes)) => {
+            Some(Cluster::new((**kubernetes).clone(), settings.apps.clone()).await?)
+        }
+        (cluster, _) => cluster.cloned(),
+    };
+    Ok(Reviews::new(settings, cluster, metrics.clone())?)
 }
 
 fn hub_file(home: &Home, address: SocketAddr, backend: &str) -> HubFile {

@@ -24,6 +24,8 @@ pub enum Event {
     Started,
     /// The idle limit ends the command after so long, unless something happens; none once something has.
     Idle(Option<Duration>),
+    /// A sentence for the people at the session: what the source cannot do, or cannot know.
+    Said(String),
 }
 
 /// What a source is told.

@@ -35,16 +35,25 @@ pub type Micros = i64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A command under an agent.
+    /// A command in a place of its own.
     Run,
+    /// A command in a container of the app that runs already.
+    Exec,
+    /// A pod that somebody else has made and handed over.
+    Pod,
 }
 
 impl Kind {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Run, Self::Exec, Self::Pod];
+
     /// Its name, as in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
+            Self::Exec => "exec",
+            Self::Pod => "pod",
         }
     }
 }
@@ -78,7 +87,7 @@ impl State {
 pub struct SessionRow {
     /// Its id, for ever.
     pub id: Uuid,
-    /// Its short name within the installation, such as `run.4821`; given by the store.
+    /// Its short name within the installation, its kind and a number such as `run.4821`; given by the store.
     pub name: String,
     /// What its source is.
     pub kind: Kind,
@@ -215,8 +224,10 @@ pub struct TicketRow {
     pub session: Uuid,
     /// What it allows.
     pub right: Right,
-    /// Who made it: a token's name.
+    /// Who made it: a token's name, or a person's.
     pub issuer: String,
+    /// A person whom an authorizer vouches for: what it has to be told to ask about them again. Never a token.
+    pub issuer_identity: Option<serde_json::Value>,
     /// Whether it can be used once only.
     pub one_use: bool,
     /// When it stops being valid.
@@ -290,7 +301,7 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Makes a session. Its name (`run.` and a number counted within the installation) is given here; `row.name` is
+    /// Makes a session. Its name (its kind and a number counted within the installation) is given here; `row.name` is
     /// not looked at. Where `row.id`, or `row.idempotency_key` of the same owner, is there already, nothing is made.
     async fn create_session(&self, row: SessionRow) -> Result<Created, StoreError>;
 

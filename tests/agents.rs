@@ -12,10 +12,11 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use foghorn::record::Reason;
 use serde_json::{Value, json};
+use support::clock::Clock;
 use support::server::{Came, Hello, Server, signal, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -119,9 +120,14 @@ struct Agent {
 
 impl Agent {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with variables in its environment.
+    async fn start_with(env: &[(&str, String)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_foghorn"));
-        command.args(["agent", "serve", "--session", "s", "--dir"]).arg(dir.path());
+        command.args(["agent", "serve", "--session", "s", "--dir"]).arg(dir.path()).envs(env.iter().cloned());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let agent = Self { child, dir };
         until("the agent listens", async || agent.socket().exists().then_some(())).await;
@@ -203,6 +209,48 @@ async fn an_agent_gives_back_its_card_and_warns_of_the_idle_limit() {
     let (_stream, answer) = Agent::greet(&agent.socket(), 1, 1, 0).await;
     assert_eq!(answer.get("card"), None, "an old hub is told what it knows");
     assert_eq!(answer["version"], 1);
+}
+
+#[tokio::test]
+async fn limits_and_the_times_of_records_do_not_follow_a_clock_that_jumps() {
+    let Some(clock) = Clock::new() else { return };
+    let day = 24 * 60 * 60;
+    let other = START.replace(r#""time_limit":null,"idle_limit":1000"#, r#""time_limit":1000,"idle_limit":null"#);
+    for (start, cause) in [(START, "idle"), (&other, "time_limit")] {
+        for jump in [-day, day] {
+            clock.set(-300 * day);
+            let agent = Agent::start_with(&clock.env()).await;
+            let (mut stream, _) = Agent::greet(&agent.socket(), 1, 1, 0).await;
+            stream.write_all(&message(2, start.as_bytes())).await.unwrap();
+            let since = Instant::now();
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let mut times = Vec::new();
+            let mut end = Vec::new();
+            while end.is_empty() {
+                let (kind, rest) = next(&mut stream).await;
+                if kind != 66 {
+                    continue;
+                }
+                let time = Duration::from_micros(u64::from_be_bytes(rest[16..24].try_into().unwrap()));
+                if times.is_empty() {
+                    clock.set(-300 * day + jump);
+                }
+                times.push(time);
+                if rest[0] == 5 {
+                    end = rest[24..].to_vec();
+                }
+            }
+            let took = since.elapsed();
+            assert_eq!(String::from_utf8_lossy(&end), format!(r#"{{"cause":"{cause}"}}"#));
+            assert!((950..20_000).contains(&took.as_millis()), "{cause} after {took:?}, with a jump of {jump} s");
+            let behind = now - times[0];
+            assert!(behind > Duration::from_secs(299 * 86_400), "the agent has the clock: {behind:?} behind");
+            let spread = *times.last().unwrap() - times[0];
+            assert!(times.is_sorted() && spread <= took, "{times:?} within {took:?}");
+            stream.write_all(&message(8, &[&0u64.to_be_bytes()[..], &[1]].concat())).await.unwrap();
+            until("the agent ends", async || (!agent.socket().exists()).then_some(())).await;
+        }
+    }
 }
 
 #[tokio::test]

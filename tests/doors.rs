@@ -343,8 +343,10 @@ async fn a_websocket_counts_as_a_connection_for_as_long_as_it_lives() {
     assert_eq!((status, &problem["code"]), (503, &json!("too_many_connections")), "there is no place left");
     assert_eq!(server.ask("GET", "/healthz", None).await.0, 200, "which is no failure of the hub");
     drop(third);
-    until("a place is free", async || (server.ask("GET", "/v1/sessions", None).await.0 == 200).then_some(())).await;
-    stop(&server, &id).await;
+    // The place is free again, each time that a connection which is closed has been noticed.
+    let path = format!("/v1/sessions/{id}");
+    until("a place is free", async || (server.ask("DELETE", &path, None).await.0 == 202).then_some(())).await;
+    server.ended(&id).await;
 }
 
 #[tokio::test]

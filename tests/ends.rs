@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use foghorn::protocol::ClientMessage;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
+use support::clock::Clock;
 use support::server::{Hello, Server, alive, signal, until};
 
 /// The cause and the client's status of a session's end.
@@ -118,6 +119,35 @@ async fn a_client_that_vanished_gets_its_grace_and_then_the_command_ends() {
     let session = server.ended(&id).await;
     assert_eq!(end(&session), ("stopped".into(), 143), "a watcher does not hold a session");
     assert_eq!(session["exit_text"], "stopped by the hub: its client was away for 700ms");
+}
+
+#[tokio::test]
+async fn a_grace_does_not_follow_a_clock_that_jumps() {
+    let Some(clock) = Clock::new() else { return };
+    let [library, file] = &clock.env();
+    let env = [(library.0, &*library.1), (file.0, &*file.1)];
+    let mut server = Server::start_with("grace = \"1s\"\n", &env).await;
+    let day = 24 * 60 * 60;
+    for jump in [day, -day] {
+        clock.set(0);
+        let started = server.run(&["sleep", "600"], json!({"tty": true, "stdin": true})).await;
+        let id = started["id"].as_str().expect("an id").to_owned();
+        let driver = server.attach(&id, Hello::drive(1)).await;
+        let mut watcher = server.attach(&id, Hello::watch()).await;
+        let since = Instant::now();
+        drop(driver);
+        clock.set(jump);
+        let other = server.run_detached("true").await;
+        assert_eq!(watcher.rest().await, 1000, "nobody else is given up");
+        let took = since.elapsed();
+        assert!((900..20_000).contains(&took.as_millis()), "{took:?}, with a jump of {jump} s");
+        let session = server.ended(&id).await;
+        assert_eq!(session["exit_text"], "stopped by the hub: its client was away for 1s");
+        // The hub has the clock, and what it writes on a page says so.
+        let made = |session: &Value| -> jiff::Timestamp { session["created_at"].as_str().unwrap().parse().unwrap() };
+        let apart = (made(&server.ended(&other).await) - made(&started)).get_seconds();
+        assert!((apart - jump).abs() < 60, "{apart} s apart");
+    }
 }
 
 #[tokio::test]

@@ -12,6 +12,14 @@
 mod bed;
 mod support;
 
+#[path = "kubernetes/attach.rs"]
+mod attach;
+#[path = "kubernetes/channels.rs"]
+mod channels;
+#[path = "kubernetes/exec.rs"]
+mod exec;
+#[path = "kubernetes/handover.rs"]
+mod handover;
 #[path = "cli/home.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]
 mod home;
@@ -19,6 +27,8 @@ mod home;
 mod hubs;
 #[path = "kubernetes/logs.rs"]
 mod logs;
+#[path = "kubernetes/rights.rs"]
+mod rights;
 #[path = "kubernetes/runs.rs"]
 mod runs;
 #[path = "kubernetes/starts.rs"]

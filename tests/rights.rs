@@ -14,15 +14,19 @@ mod support;
 mod audit;
 #[path = "rights/limits.rs"]
 mod limits;
+#[path = "rights/login.rs"]
+mod login;
 #[path = "rights/secrets.rs"]
 mod secrets;
 #[path = "rights/socket.rs"]
 mod socket;
 #[path = "rights/table.rs"]
 mod table;
+#[path = "rights/webhook.rs"]
+mod webhook;
 
 use serde_json::{Value, json};
-use support::server::{Server, tokens};
+use support::server::{Server, tokens, until};
 
 const OWNER: &str = "token-of-the-owner-0123456789";
 const OTHER: &str = "token-of-another-0123456789";

@@ -95,8 +95,18 @@ impl Hub {
 
     /// How many connections to agents the hub has made.
     pub fn agent_connections(&self) -> u64 {
+        self.counted("foghorn_agent_connections_total")
+    }
+
+    /// How often the hub has read a part of a journal.
+    pub fn journal_reads(&self) -> u64 {
+        self.counted("foghorn_store_seconds_count{operation=\"chunks\"")
+    }
+
+    /// The sum of the hub's metrics whose name and labels start so.
+    fn counted(&self, start: &str) -> u64 {
         let metrics = self.text("GET", "/metrics", "");
-        let lines = metrics.lines().filter(|line| line.starts_with("foghorn_agent_connections_total"));
+        let lines = metrics.lines().filter(|line| line.starts_with(start));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 

@@ -9,11 +9,35 @@ use tokio::sync::watch;
 use super::command::Channel;
 use super::protocol::{INPUT_WINDOW, Writer};
 
+/// How many writers are remembered: more than a hub does, which asks where one stands that it has forgotten. The one
+/// that was heard of least lately is forgotten first, and only where the command has all of its bytes.
+const WRITERS: usize = 1024;
+
 /// What waits to be given to the command.
 #[derive(Debug)]
-enum Piece {
-    Data { writer: Writer, end: u64, data: Bytes },
+pub enum Piece {
+    /// A writer's bytes.
+    Data {
+        /// Whose.
+        writer: Writer,
+        /// Where they end in that writer's input.
+        end: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// The end of all input.
     End,
+}
+
+/// How far a writer is.
+#[derive(Debug, Default)]
+struct Place {
+    /// Where its next byte is expected.
+    accepted: u64,
+    /// Up to where the command has its bytes.
+    given: u64,
+    /// When it was last heard of, as a count.
+    heard: u64,
 }
 
 /// Input that does not continue what its writer sent before, or is more than may be under way.
@@ -24,10 +48,8 @@ pub struct OutOfWindow;
 #[derive(Debug, Default)]
 pub struct Input {
     pieces: VecDeque<Piece>,
-    /// Where each writer's next byte is expected.
-    accepted: HashMap<Writer, u64>,
-    /// Up to where the command has each writer's bytes.
-    given: HashMap<Writer, u64>,
+    writers: HashMap<Writer, Place>,
+    heard: u64,
     /// What is to be acknowledged on the present connection.
     acks: VecDeque<(Writer, u64)>,
     ended: bool,
@@ -39,20 +61,23 @@ impl Input {
     /// # Errors
     /// [`OutOfWindow`] where bytes before them are missing, or more than [`INPUT_WINDOW`] would be under way.
     pub fn accept(&mut self, writer: Writer, offset: u64, mut data: Bytes) -> Result<(), OutOfWindow> {
-        let accepted = self.accepted.entry(writer).or_default();
-        let given = *self.given.entry(writer).or_default();
+        let (accepted, given) = self.writers.get(&writer).map_or((0, 0), |place| (place.accepted, place.given));
         let end = offset.checked_add(data.len() as u64).ok_or(OutOfWindow)?;
-        if offset > *accepted || end > given + INPUT_WINDOW {
+        if offset > accepted || end > given + INPUT_WINDOW {
             return Err(OutOfWindow);
         }
+        self.make_room(writer)?;
+        self.heard += 1;
+        let place = self.writers.entry(writer).or_default();
+        place.heard = self.heard;
         if end <= given {
             self.acks.push_back((writer, given));
         }
-        if end <= *accepted {
+        if end <= accepted {
             return Ok(());
         }
-        data.advance((*accepted - offset) as usize);
-        *accepted = end;
+        data.advance((accepted - offset) as usize);
+        place.accepted = end;
         match self.ended {
             true => self.given(writer, end),
             false => self.pieces.push_back(Piece::Data { writer, end, data }),
@@ -60,9 +85,20 @@ impl Input {
         Ok(())
     }
 
+    /// Forgets a writer where there are too many and this is another one.
+    fn make_room(&mut self, writer: Writer) -> Result<(), OutOfWindow> {
+        if self.writers.len() < WRITERS || self.writers.contains_key(&writer) {
+            return Ok(());
+        }
+        let idle = self.writers.iter().filter(|(_, place)| place.accepted == place.given);
+        let oldest = idle.min_by_key(|(_, place)| place.heard).map(|(writer, _)| *writer).ok_or(OutOfWindow)?;
+        self.writers.remove(&oldest);
+        Ok(())
+    }
+
     /// Ends the input, where the writer's bytes up to `offset` are here.
     pub fn end(&mut self, writer: Writer, offset: u64) {
-        if !self.ended && self.accepted.get(&writer).copied().unwrap_or(0) >= offset {
+        if !self.ended && self.writers.get(&writer).map_or(0, |place| place.accepted) >= offset {
             self.ended = true;
             self.pieces.push_back(Piece::End);
         }
@@ -78,8 +114,16 @@ impl Input {
         }
     }
 
-    fn given(&mut self, writer: Writer, end: u64) {
-        self.given.insert(writer, end);
+    /// What is to be given next. What it is acknowledged by is [`Self::given`].
+    pub fn take(&mut self) -> Option<Piece> {
+        self.pieces.pop_front()
+    }
+
+    /// The command has a writer's bytes up to `end`.
+    pub fn given(&mut self, writer: Writer, end: u64) {
+        if let Some(place) = self.writers.get_mut(&writer) {
+            place.given = end;
+        }
         self.acks.push_back((writer, end));
     }
 
@@ -100,7 +144,7 @@ pub async fn give(
 ) {
     loop {
         typed.borrow_and_update();
-        let next = input.borrow_mut().pieces.pop_front();
+        let next = input.borrow_mut().take();
         let open = match next {
             Some(Piece::Data { writer, end, data }) => {
                 let open = write(&channel, data).await;
@@ -174,6 +218,30 @@ mod tests {
         let much = Bytes::from(vec![0; INPUT_WINDOW as usize]);
         assert_eq!(input.accept(1, 0, much), Ok(()));
         assert_eq!(input.accept(1, INPUT_WINDOW, Bytes::from_static(b"b")), Err(OutOfWindow));
+    }
+
+    #[test]
+    fn so_many_writers_are_remembered_and_those_whose_bytes_wait() {
+        let mut input = Input::default();
+        let key = || Bytes::from_static(b"k");
+        input.accept(0, 0, key()).expect("in window");
+        taken(&mut input);
+        for writer in 1..2 * WRITERS as Writer {
+            input.accept(writer, 0, key()).expect("in window");
+            // One comes back again and again, and is not forgotten.
+            input.accept(0, 0, key()).expect("in window");
+            assert_eq!(taken(&mut input), b"k", "the new one's");
+        }
+        assert_eq!(input.writers.len(), WRITERS);
+        assert_eq!(input.accept(0, 1, key()), Ok(()));
+        assert_eq!(input.accept(1, 1, key()), Err(OutOfWindow), "forgotten, and told so");
+        taken(&mut input);
+        for writer in 9000..9000 + WRITERS as Writer {
+            input.accept(writer, 0, key()).expect("in window");
+        }
+        assert_eq!(input.accept(1, 0, key()), Err(OutOfWindow), "no room while all wait for the command");
+        assert_eq!(taken(&mut input).len(), WRITERS);
+        assert_eq!(input.accept(1, 0, key()), Ok(()));
     }
 
     #[test]

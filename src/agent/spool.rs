@@ -101,6 +101,12 @@ impl Spool {
         }
     }
 
+    /// The same, of a sequence whose part before `head` is with others.
+    #[must_use]
+    pub fn starting_at(dir: &Path, limit: u64, head: u64) -> Self {
+        Self { head, acknowledged: head, ..Self::new(dir, limit) }
+    }
+
     /// The offset at which the sequence ends.
     #[must_use]
     pub fn head(&self) -> u64 {

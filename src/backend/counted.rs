@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Backend, BackendError, Order, Tell};
+use super::{Backend, BackendError, Handed, Order, Tell, Whose};
 use crate::metrics::Metrics;
 use crate::source::Source;
 
@@ -44,6 +44,10 @@ impl Backend for Counted {
 
     async fn ready(&self) -> Result<(), BackendError> {
         self.backend.ready().await
+    }
+
+    async fn whose(&self, handed: &Handed) -> Result<Whose, BackendError> {
+        self.backend.whose(handed).await
     }
 
     async fn create(&self, order: &Order, place: &Value) -> Result<(), BackendError> {

@@ -1,36 +1,46 @@
 //! The backend of a cluster: a run is a pod that is made as the app's own are, with an agent as its first process. It
-//! outlives the hub, and the next hub finds it by its labels.
+//! outlives the hub, and the next hub finds it by its labels. Where no agent can be, in a run of `runner = "attach"`, an
+//! exec and a pod that is handed over, the hub has the container's own streams.
 //!
 //! | module | what it owns |
 //! | --- | --- |
+//! | [`choose`] | which Deployment, which pod, and whose |
+//! | [`reach`] | from a session's place to its source |
+//! | [`remove`] | which pods are deleted |
 //! | [`spec`] | the pod of a run, made from a Deployment |
 //! | [`start`] | how far a pod has come, and why it does not come further |
+//! | [`stream`] | a container's own streams as a source |
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{Api, AttachParams, DeleteParams, ListParams, PostParams};
-use kube::core::Request;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, PostParams};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Backend, BackendError, Order, Run, Tell, What, link};
-use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
+use self::remove::Remover;
+use super::{Backend, BackendError, Handed, Order, Run, Tell, What, Whose};
+use crate::config::kubernetes::Runner;
 use crate::kubernetes::apps::{Home, NoHome};
-use crate::kubernetes::error::{is_not_found, is_refusal, sentence};
-use crate::kubernetes::{Cluster, INSTALLATION, SESSION, channel};
+use crate::kubernetes::error::{is_refusal, sentence};
+use crate::kubernetes::{Cluster, INSTALLATION, SESSION};
 use crate::metrics::Metrics;
-use crate::record::Cause;
 use crate::source::Source;
 use crate::tasks::Tasks;
 
+mod choose;
+mod reach;
+mod remove;
 pub mod spec;
 pub mod start;
+mod stream;
 
 /// How often a pod is asked for before its making counts as failed, and what passes in between.
 const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
@@ -38,13 +48,40 @@ const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
 /// How long the API server may take to say that it is there.
 const READY: Duration = Duration::from_secs(2);
 
+/// How a session's container is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// By the agent that is its first process.
+    #[default]
+    Agent,
+    /// By the streams of its first process, which is the command.
+    Attach,
+    /// By the streams of a command that is started in it.
+    Exec,
+    /// By the streams of its first process, whose pod somebody else has made.
+    Pod,
+}
+
 /// Where a session's pod is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub pod: String,
+    /// The container; none: the one with the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// How it is reached.
+    #[serde(default)]
+    pub way: Way,
+    /// The app that a pod has to belong to that somebody else has made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Whether such a pod is deleted in the end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delete: bool,
 }
 
 impl Place {
@@ -64,13 +101,27 @@ impl From<NoHome> for BackendError {
     }
 }
 
+/// What the backend is told of its hub.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    /// The installation that it is of.
+    pub installation: Uuid,
+    /// Its epoch.
+    pub epoch: u64,
+    /// What passes between a command's first signal and its last one.
+    pub end_wait: Duration,
+    /// Where it keeps what is too much for its memory.
+    pub dir: PathBuf,
+    /// Bytes of a container's output that it keeps for its store.
+    pub spool_bytes: u64,
+}
+
 /// See the module's documentation.
 pub struct Kubernetes {
     cluster: Arc<Cluster>,
-    installation: Uuid,
-    epoch: u64,
-    /// What passes between a command's first signal and its last one.
-    end_wait: Duration,
+    hub: Hub,
+    /// Sessions that this hub has made and nobody has connected to.
+    fresh: Mutex<HashSet<Uuid>>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
@@ -78,15 +129,8 @@ pub struct Kubernetes {
 impl Kubernetes {
     /// The pods of one installation in a cluster.
     #[must_use]
-    pub fn new(
-        cluster: Arc<Cluster>,
-        installation: Uuid,
-        epoch: u64,
-        end_wait: Duration,
-        tasks: Tasks,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { cluster, installation, epoch, end_wait, tasks, metrics }
+    pub fn new(cluster: Arc<Cluster>, hub: Hub, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
+        Self { cluster, hub, fresh: Mutex::default(), tasks, metrics }
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -108,7 +152,7 @@ impl Kubernetes {
         }
         let all = self.cluster.deployments(home).await.map_err(|error| sentence(&error))?;
         let process = own.process.as_ref().unwrap_or(&self.cluster.settings.process);
-        choose(all, &self.cluster.settings.process_label, process, app, home)
+        choose::deployment(all, &self.cluster.settings.process_label, process, app, home)
     }
 
     /// Makes sure that nothing takes a run's pod for one of its own.
@@ -141,9 +185,9 @@ impl Kubernetes {
             run,
             settings: &self.cluster.settings,
             app: &app,
-            installation: self.installation,
+            installation: self.hub.installation,
             name: &place.pod,
-            end_wait: self.end_wait,
+            end_wait: self.hub.end_wait,
         };
         let pod = making.pod(&deployment)?;
         self.check_alone(&pod, &deployment, &place.namespace).await?;
@@ -171,67 +215,16 @@ impl Kubernetes {
         pod.is_some_and(|pod| pod.labels().get(SESSION).is_some_and(|id| *id == session.to_string()))
     }
 
-    /// Deletes a session's pod, if it is this installation's. Waits until the API server has taken it.
+    /// Deletes a session's pod, if it is this installation's, or to be deleted.
     async fn delete(&self, session: Uuid, place: &Place, grace: Option<u32>) {
-        let pods = self.pods(&place.namespace);
-        let mut params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
-        for _ in 0..TRIES.0 {
-            let error = match pods.get_opt(&place.pod).await {
-                Ok(Some(pod)) if self.owns(&pod, session) => {
-                    params.preconditions = Some(kube::api::Preconditions { uid: pod.uid(), resource_version: None });
-                    match pods.delete(&place.pod, &params).await {
-                        Ok(_) => return,
-                        Err(error) if is_not_found(&error) => return,
-                        Err(error) => error,
-                    }
-                }
-                Ok(_) => return,
-                Err(error) => error,
-            };
-            tracing::warn!(%error, %session, pod = place.pod, "cannot delete a pod; trying again");
-            tokio::time::sleep(TRIES.1).await;
-        }
+        let remover = self.remover(session, place);
+        remover.delete(grace).await;
     }
 
-    fn owns(&self, pod: &Pod, session: Uuid) -> bool {
-        let is = |label, id: Uuid| pod.labels().get(label).is_some_and(|value| *value == id.to_string());
-        is(INSTALLATION, self.installation) && is(SESSION, session)
+    fn remover(&self, session: Uuid, place: &Place) -> Remover {
+        let (cluster, installation) = (self.cluster.clone(), self.hub.installation);
+        Remover { cluster, installation, session, place: place.clone() }
     }
-}
-
-/// The Deployment of a type of process.
-fn choose(all: Vec<Deployment>, label: &str, process: &str, app: &str, home: &Home) -> Result<Deployment, String> {
-    let is_process = |deployment: &&Deployment| {
-        let template = deployment.spec.as_ref().and_then(|spec| spec.template.metadata.as_ref());
-        let labels = [Some(deployment.meta()), template].into_iter().flatten().filter_map(|meta| meta.labels.as_ref());
-        labels.filter_map(|labels| labels.get(label)).any(|value| value == process)
-    };
-    let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
-    match all.iter().find(is_process) {
-        Some(deployment) => Ok(deployment.clone()),
-        None if all.len() == 1 => all.into_iter().next().ok_or_else(String::new),
-        None if all.is_empty() => Err(format!(
-            "the app {app} has no Deployment with the labels {} in the namespace {}",
-            home.selector, home.namespace
-        )),
-        None => Err(format!(
-            "none of the app's Deployments is of the type {process}; name one with --from: deploy/{}",
-            names.join(", deploy/")
-        )),
-    }
-}
-
-/// Five letters that are the same for the same session.
-fn suffix(session: Uuid) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    // The last bytes of a version 7 UUID are random.
-    let mut number = session.as_u128() as u64;
-    let letter = |_| {
-        let letter = LETTERS[(number % LETTERS.len() as u64) as usize];
-        number /= LETTERS.len() as u64;
-        char::from(letter)
-    };
-    (0..6).map(letter).collect()
 }
 
 #[async_trait]
@@ -245,11 +238,32 @@ impl Backend for Kubernetes {
     }
 
     async fn place(&self, order: &Order) -> Result<Value, BackendError> {
-        let home = self.cluster.home(&order.app)?;
-        let What::Run(_) = &order.what;
-        let app = &order.app[..order.app.len().min(48)];
-        let pod = format!("{}-run-{}", app.trim_end_matches('-'), suffix(order.session));
-        Ok(Place { namespace: home.namespace, pod }.value())
+        Ok(match &order.what {
+            What::Run(_) => {
+                let home = self.cluster.home(&order.app)?;
+                let app = &order.app[..order.app.len().min(48)];
+                let pod = format!("{}-run-{}", app.trim_end_matches('-'), choose::suffix(order.session));
+                let way = match self.cluster.settings.runner {
+                    Runner::Agent => Way::Agent,
+                    Runner::Attach => Way::Attach,
+                };
+                Place { namespace: home.namespace, pod, way, ..Place::default() }
+            }
+            What::Exec(exec) => choose::exec(&self.cluster, &order.app, exec).await?,
+            What::Pod(handed) => Place {
+                namespace: handed.namespace.clone(),
+                pod: handed.pod.clone(),
+                container: handed.container.clone(),
+                way: Way::Pod,
+                app: Some(order.app.clone()),
+                delete: handed.delete,
+            },
+        }
+        .value())
+    }
+
+    async fn whose(&self, handed: &Handed) -> Result<Whose, BackendError> {
+        choose::whose(&self.cluster, handed).await
     }
 
     fn reaches(&self, place: &Value) -> bool {
@@ -265,37 +279,29 @@ impl Backend for Kubernetes {
     }
 
     async fn create(&self, order: &Order, place: &Value) -> Result<(), BackendError> {
-        let What::Run(run) = &order.what;
-        self.make(order, &Place::of(place)?, run).await.map_err(BackendError::Create)
+        if let What::Run(run) = &order.what {
+            self.make(order, &Place::of(place)?, run).await.map_err(BackendError::Create)?;
+        }
+        lock(&self.fresh).insert(order.session);
+        Ok(())
     }
 
     async fn connect(&self, session: Uuid, place: &Value, from: u64, tell: &Tell<'_>) -> Result<Source, BackendError> {
         let place = Place::of(place)?;
-        let pods = self.pods(&place.namespace);
-        let pod = start::running(&self.cluster.client, &place, tell).await?;
-        if !self.owns(&pod, session) {
-            return Err(BackendError::Ended(Cause::Lost { reason: "its pod is another session's".into() }));
-        }
-        let params = AttachParams::default().container(start::container(&pod)).stdin(true).stdout(true).stderr(true);
-        let request = Request::new(Pod::url_path(&(), Some(&place.namespace)));
-        let request = request.exec(&place.pod, spec::BRIDGE, &params);
-        let request = request.map_err(|error| BackendError::Unreachable(error.to_string()))?;
-        let opened = channel::open(&self.cluster.client, request).await;
-        let (output, input) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                // What a container that has just ended answers is not told from what a busy kubelet does.
-                start::running(&self.cluster.client, &place, &|_| {}).await?;
-                return Err(BackendError::Unreachable(sentence(&error)));
-            }
+        let fresh = lock(&self.fresh).contains(&session);
+        let source = match place.way {
+            Way::Agent => self.agent(session, &place, from, tell).await,
+            Way::Exec => self.exec(place, from, fresh),
+            Way::Attach | Way::Pod => self.attach(session, place, from, fresh, tell).await,
         };
-        drop(pods);
-        let hello = HubHello { min: MIN_VERSION, max: MAX_VERSION, epoch: self.epoch, from };
-        link::open(output, input, &hello, &session.to_string(), (&self.tasks, self.metrics.clone())).await
+        if source.is_ok() {
+            lock(&self.fresh).remove(&session);
+        }
+        source
     }
 
     async fn agents(&self) -> Vec<(Uuid, Value)> {
-        let own = ListParams::default().labels(&format!("{INSTALLATION}={},{SESSION}", self.installation));
+        let own = ListParams::default().labels(&format!("{INSTALLATION}={},{SESSION}", self.hub.installation));
         let mut agents = Vec::new();
         for pods in self.cluster.everywhere::<Pod>() {
             match pods.list(&own).await {
@@ -307,6 +313,7 @@ impl Backend for Kubernetes {
     }
 
     async fn release(&self, session: Uuid, place: &Value) {
+        lock(&self.fresh).remove(&session);
         if let Ok(place) = Place::of(place) {
             // The agent is about to end by itself; what stands beside it is not waited for.
             self.delete(session, &place, Some(1)).await;
@@ -321,18 +328,11 @@ impl Backend for Kubernetes {
 /// The session of a pod, and where it is.
 fn agent(pod: &Pod) -> Option<(Uuid, Value)> {
     let session = Uuid::parse_str(pod.labels().get(SESSION)?).ok()?;
-    Some((session, Place { namespace: pod.namespace()?, pod: pod.name_any() }.value()))
+    let way = if spec::has_agent(pod) { Way::Agent } else { Way::Attach };
+    Some((session, Place { namespace: pod.namespace()?, pod: pod.name_any(), way, ..Place::default() }.value()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_has_the_same_letters_each_time() {
-        let id = Uuid::parse_str("01932b1f-7c00-7000-8000-0123456789ab").expect("a uuid");
-        assert_eq!(suffix(id), suffix(id));
-        assert_eq!(suffix(id).len(), 6);
-        assert_ne!(suffix(id), suffix(Uuid::now_v7()));
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing is done under it but to look.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

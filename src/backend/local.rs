@@ -18,7 +18,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Backend, BackendError, Order, Tell, link};
+use super::{Backend, BackendError, Handed, Order, Tell, What, Whose, link};
 use crate::agent::command::{NO_PROCESSES, is_out_of_processes};
 use crate::agent::descendants::{EXEMPT, Family};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
@@ -108,6 +108,12 @@ impl Local {
     }
 }
 
+fn no_pods() -> BackendError {
+    BackendError::Refused(
+        "this hub runs commands on its own machine; pods are of a hub with backend = \"kubernetes\"".into(),
+    )
+}
+
 #[async_trait]
 impl Backend for Local {
     fn name(&self) -> &'static str {
@@ -118,8 +124,15 @@ impl Backend for Local {
         false
     }
 
-    async fn place(&self, _order: &Order) -> Result<Value, BackendError> {
-        Ok(self.here())
+    async fn place(&self, order: &Order) -> Result<Value, BackendError> {
+        match order.what {
+            What::Run(_) => Ok(self.here()),
+            What::Exec(_) | What::Pod(_) => Err(no_pods()),
+        }
+    }
+
+    async fn whose(&self, _handed: &Handed) -> Result<Whose, BackendError> {
+        Err(no_pods())
     }
 
     fn reaches(&self, place: &Value) -> bool {

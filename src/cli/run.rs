@@ -86,7 +86,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let new = new_run(context, &args)?;
     let (app, tty, stdin) = (new.app.clone(), new.tty, new.stdin);
     let starting = Starting::new(format!("Running {} on ⬢ {app}...", args.command.join(" ")));
-    let new = NewSession { source: NewSource::Run(Box::new(new)) };
+    let new = NewSession { id: None, source: NewSource::Run(Box::new(new)) };
     let started = context.api.start(&new).await.map_err(|error| Failure::from(error).as_hub_failure())?;
     let recorded = if started.session.record { "recorded" } else { "not recorded" };
     let state = match (args.detach, started.session.state) {

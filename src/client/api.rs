@@ -59,7 +59,10 @@ impl Api {
         let mut backoff = Backoff::default();
         loop {
             let hub = self.hubs.find().await?;
+            let url = hub.url.clone();
             match attempt(hub).await {
+                // Its token may have ended since it was found.
+                Err(ClientError::Refused { status: 401, .. }) if self.hubs.refused(&url).await => {}
                 Err(error) if error.is_passing() && Instant::now() < deadline => {
                     self.hubs.pass_over();
                     tokio::time::sleep(backoff.wait()).await;

@@ -1,5 +1,6 @@
 //! What can go wrong between a client and a hub.
 
+use super::login::LoginError;
 use crate::config::client::SettingsError;
 use crate::protocol::Problem;
 
@@ -12,6 +13,9 @@ pub enum ClientError {
     /// A token would travel unencrypted to another machine.
     #[error("the token would go to {0} unencrypted; use https, or --insecure if that network is yours alone")]
     Insecure(String),
+    /// There is no token where `foghorn login` found one.
+    #[error(transparent)]
+    Login(#[from] LoginError),
     /// The running hub is not the one that was asked for.
     #[error("{0}")]
     Mismatch(String),
@@ -77,7 +81,7 @@ impl ClientError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Broken(_) => true,
+            Self::Unreachable { .. } | Self::Broken(_) | Self::Login(LoginError::Failed { .. }) => true,
             Self::Refused { status, .. } => matches!(status, 502..=504),
             _ => false,
         }
@@ -86,7 +90,7 @@ impl ClientError {
     /// Whether the person, not the hub, has to change something.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Settings(_) | Self::Insecure(_) | Self::Mismatch(_))
+        matches!(self, Self::Settings(_) | Self::Insecure(_) | Self::Mismatch(_) | Self::Login(_))
     }
 
     /// The stable code that the hub gave.

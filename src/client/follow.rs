@@ -20,7 +20,7 @@ use super::hubs::Hubs;
 use super::outgoing::Outgoing;
 use super::sequence::{Sequence, Step};
 use super::socket::{Socket, connect};
-use crate::protocol::{ClientMessage, Close, HubMessage, Mode, Role, SessionInfo};
+use crate::protocol::{ClientMessage, Close, HubMessage, Mode, Role, Secret, SessionInfo};
 use crate::record::{Record, Size};
 use link::{Link, Outbox, Turn};
 
@@ -105,6 +105,8 @@ pub struct Follower {
     refusals: u32,
     backoff: Backoff,
     driving: bool,
+    /// Another token, for one that has ended, is being found.
+    renewing: Option<Pin<Box<dyn Future<Output = Option<String>> + Send>>>,
 }
 
 impl Follower {
@@ -127,6 +129,7 @@ impl Follower {
             refusals: 0,
             backoff: Backoff::default(),
             driving: false,
+            renewing: None,
         };
         follower.connect();
         follower
@@ -241,6 +244,7 @@ impl Follower {
             if let Some(event) = self.next_event() {
                 return Poll::Ready(event);
             }
+            self.poll_renewed(cx);
             match &mut self.state {
                 State::Ended => return Poll::Ready(Event::Closed),
                 State::Waiting(sleep) => {
@@ -256,6 +260,16 @@ impl Follower {
                     self.turn(turn);
                 }
             }
+        }
+    }
+
+    /// Sends another token once it is found; without one the hub will close.
+    fn poll_renewed(&mut self, cx: &mut Context<'_>) {
+        let Some(renewing) = &mut self.renewing else { return };
+        let Poll::Ready(token) = renewing.as_mut().poll(cx) else { return };
+        self.renewing = None;
+        if let Some(token) = token {
+            self.outbox.push(ClientMessage::Renew { token: Secret::new(token) });
         }
     }
 
@@ -283,7 +297,14 @@ impl Follower {
         let path = session_path(&self.ask.id, "/attach");
         self.state = State::Connecting(Box::pin(async move {
             let hub = hubs.find().await?;
-            connect(&hub, &path, token.as_deref()).await
+            let connected = connect(&hub, &path, token.as_deref()).await;
+            match connected {
+                // Its token may have ended since it was found.
+                Err(ClientError::Refused { status: 401, .. }) if token.is_none() && hubs.refused(&hub.url).await => {
+                    connect(&hubs.find().await?, &path, None).await
+                }
+                connected => connected,
+            }
         }));
     }
 
@@ -325,8 +346,17 @@ impl Follower {
                 let welcome = Welcome { session: *session, driving, size, head, back };
                 self.events.push_back(Event::Welcome(Box::new(welcome)));
             }
-            HubMessage::InputAck { offset } => self.outbox.input.ack(offset),
+            HubMessage::InputAck { offset } => {
+                self.outbox.input.ack(offset);
+                // There is room for more to be typed: who asked before has to ask again.
+                self.events.push_back(Event::Message(HubMessage::InputAck { offset }));
+            }
             HubMessage::GoingAway { .. } => self.lost("the hub stops".to_owned()),
+            HubMessage::Renew => {
+                let hubs = self.hubs.clone();
+                self.renewing = Some(Box::pin(async move { hubs.renewed().await }));
+            }
+            HubMessage::Renewed => {}
             other => {
                 match &other {
                     HubMessage::Presence { driving, .. } => self.now_driving(*driving),

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::error::ClientError;
 use super::http::{Ask, Http};
+use super::login::{Logins, Tokens};
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{ClientSettings, NOT_FOR_A_HUB};
 use crate::protocol::{HubFile, SUBPROTOCOL};
@@ -67,6 +68,8 @@ pub struct Hubs {
     started: Mutex<Vec<Child>>,
     /// The exit status of the last one that ended.
     ended: Mutex<Option<i32>>,
+    /// The tokens of those that were logged in to.
+    tokens: Tokens,
 }
 
 impl Hubs {
@@ -80,8 +83,11 @@ impl Hubs {
             return Err(ClientError::Insecure(url.clone()));
         }
         let https = settings.urls.iter().any(|url| url.starts_with("https:"));
+        let known = settings.token.is_some() || settings.urls.is_empty();
+        let logins = if known { Logins::default() } else { Logins::read(&settings.home)? };
         Ok(Self {
             http: Http::new(https)?,
+            tokens: Tokens::new(logins),
             settings,
             turn: AtomicUsize::new(0),
             started: Mutex::new(Vec::new()),
@@ -117,7 +123,40 @@ impl Hubs {
             return self.own(&self.find_own().await?);
         }
         let url = urls[self.turn.load(Ordering::Relaxed) % urls.len()].clone();
-        Ok(Hub { url, token: self.settings.token.clone(), embedded: false })
+        let token = match &self.settings.token {
+            Some(token) => Some(token.clone()),
+            None => self.token_of(&url).await?,
+        };
+        Ok(Hub { url, token, embedded: false })
+    }
+
+    /// Whether a token may be sent there.
+    ///
+    /// # Errors
+    /// [`ClientError::Insecure`].
+    pub fn check_private(&self, url: &str) -> Result<(), ClientError> {
+        if is_private(url) || self.settings.insecure { Ok(()) } else { Err(ClientError::Insecure(url.to_owned())) }
+    }
+
+    /// The token of a hub that was logged in to.
+    async fn token_of(&self, url: &str) -> Result<Option<String>, ClientError> {
+        let token = self.tokens.of(url).await?;
+        if token.is_some() {
+            self.check_private(url)?;
+        }
+        Ok(token)
+    }
+
+    /// Says that a hub did not take the token that it was shown. Whether there may be another one.
+    pub async fn refused(&self, url: &str) -> bool {
+        self.tokens.refused(url).await
+    }
+
+    /// The token of the hub found last, found anew: none where there is no way to one.
+    pub async fn renewed(&self) -> Option<String> {
+        let hub = self.find().await.ok()?;
+        self.tokens.forget(&hub.url).await;
+        if self.settings.token.is_some() { None } else { self.token_of(&hub.url).await.ok()? }
     }
 
     /// Says that the hub found last did not answer: the next one is tried from now on.

@@ -1,6 +1,7 @@
 //! Settings of the Kubernetes backend: where apps are, and what a run's pod is like.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -67,6 +68,8 @@ pub struct Kubernetes {
     pub max_memory: Option<String>,
     /// How many containers' logs are followed at once.
     pub log_upstreams: usize,
+    /// How long a pod that is handed over may take to be there.
+    pub pod_wait: Duration,
 }
 
 /// `[kubernetes]` in `foghorn.toml`.
@@ -91,10 +94,14 @@ pub(super) struct File {
     max_cpu: Option<String>,
     max_memory: Option<String>,
     log_upstreams: Option<usize>,
+    pod_wait: Option<String>,
 }
 
 /// How many containers' logs are followed at once, unless told otherwise.
 const LOG_UPSTREAMS: usize = 100;
+
+/// How long a pod that is handed over may take to be there, unless told otherwise.
+const POD_WAIT: Duration = Duration::from_secs(5 * 60);
 
 impl File {
     pub(super) fn settings(self) -> Result<Kubernetes, ConfigError> {
@@ -134,6 +141,11 @@ impl File {
             max_cpu: self.max_cpu,
             max_memory: self.max_memory,
             log_upstreams: self.log_upstreams.unwrap_or(LOG_UPSTREAMS),
+            pod_wait: match &self.pod_wait {
+                Some(text) => humantime::parse_duration(text)
+                    .map_err(|_| super::not("kubernetes.pod_wait", text, "a duration such as 90s or 5m"))?,
+                None => POD_WAIT,
+            },
         })
     }
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use super::{ConfigError, kubernetes};
+use super::{ConfigError, auth, kubernetes};
 
 /// The flags of `foghorn serve`, and their variables.
 #[derive(Args, Clone, Debug, Default)]
@@ -36,6 +36,12 @@ pub struct ServeArgs {
     /// Where commands run [default: local].
     #[arg(long, env = "FOGHORN_BACKEND")]
     pub backend: Option<String>,
+    /// Who says whose token a token is, besides the file: tokens, kubernetes or webhook [default: tokens].
+    #[arg(long, env = "FOGHORN_AUTH")]
+    pub auth: Option<String>,
+    /// In which words it is asked what a person may do: pods or foghorn [default: pods].
+    #[arg(long, env = "FOGHORN_RIGHTS")]
+    pub rights: Option<String>,
     /// The file with the tokens that may call.
     #[arg(long, env = "FOGHORN_TOKENS")]
     pub tokens: Option<PathBuf>,
@@ -60,6 +66,12 @@ pub struct Server {
     pub traces: Option<String>,
     /// The database's URL; none for SQLite. Secret.
     pub database_url: Option<String>,
+    /// Who says whose token a token is, besides the tokens' file.
+    pub auth: auth::Auth,
+    /// In which words it is asked what a person may do.
+    pub rights: auth::Rights,
+    /// Who may watch the sessions of others, where an app does not say otherwise.
+    pub watch: auth::Watch,
     /// The tokens' file.
     pub tokens: Option<PathBuf>,
     /// The state folder.
@@ -84,6 +96,8 @@ pub struct Server {
 pub struct App {
     /// Patterns of files that belong to its log, such as `/var/log/blog/*.log`.
     pub logs: Vec<String>,
+    /// Who may watch the sessions of others.
+    pub watch: Option<auth::Watch>,
     /// On Kubernetes, its namespace, where the template does not say it.
     pub namespace: Option<String>,
     /// On Kubernetes, the selector of its objects, where the template does not say it.
@@ -179,6 +193,10 @@ struct File {
     log: Option<String>,
     database_url: Option<String>,
     backend: Option<String>,
+    auth: Option<String>,
+    rights: Option<String>,
+    watch: auth::Watch,
+    webhook: auth::File,
     tokens: Option<PathBuf>,
     origins: Vec<String>,
     kubernetes: kubernetes::File,
@@ -222,12 +240,15 @@ impl Server {
         let backend = args.backend.or(file.backend).unwrap_or_else(|| "local".into());
         let kubernetes = match backend.as_str() {
             "local" => None,
-            "kubernetes" => Some(file.kubernetes.settings()?),
+            "kubernetes" => Some(file.kubernetes.clone().settings()?),
             _ => {
                 let reason = format!("{backend} is not known; it can be local or kubernetes");
                 return Err(ConfigError::Setting { name: "backend", reason });
             }
         };
+        let auth = args.auth.or(file.auth).unwrap_or_else(|| "tokens".into());
+        let auth = auth::Auth::read(&auth, file.webhook, || file.kubernetes.settings())?;
+        let rights = args.rights.or(file.rights).as_deref().map(auth::rights).transpose()?.unwrap_or_default();
         let default = if args.embedded { 0 } else { 7300 };
         let listen = args.listen.or(file.listen.filter(|_| !args.embedded));
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default)));
@@ -247,6 +268,9 @@ impl Server {
             log,
             traces: super::traces_endpoint(),
             database_url: args.database_url.or(file.database_url),
+            auth,
+            rights,
+            watch: file.watch,
             tokens: args.tokens.or(file.tokens),
             home,
             embedded: args.embedded,
@@ -339,6 +363,10 @@ mod tests {
             ("[limits]\ngrase = \"3s\"", "grase"),
             ("[limits]\ngrace = \"soon\"", "limits.grace"),
             ("backend = \"moon\"", "backend"),
+            ("auth = \"moon\"", "auth"),
+            ("auth = \"webhook\"", "webhook.url"),
+            ("rights = \"all\"", "rights"),
+            ("watch = \"all\"", "watch"),
             ("log = \"foghorn=loud\"", "log"),
             ("listen = \"0.0.0.0:1\"", "listen"),
         ] {

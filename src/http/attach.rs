@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 mod incoming;
+mod stays;
 mod viewer;
 
 use axum::body::Body;
@@ -22,7 +23,7 @@ use tracing::field::Empty;
 
 use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
-use super::sessions::{audited, find, line};
+use super::sessions::{audited, find_with_right, line};
 use super::websocket::{Decoder, FrameError, Message, Outbox};
 use super::{Hub, Place};
 use crate::agent::protocol::Writer;
@@ -47,18 +48,20 @@ pub async fn attach(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     let accept = accept_key(request.headers())?;
-    let session = find(&hub, &caller, &id, Right::Read, "follow this session").await;
-    let resume = match &session {
+    let found = find_with_right(&hub, &caller, &id, Right::Read, "follow this session").await;
+    let resume = match &found {
         Ok(_) => use_ticket(&hub, &caller, &token).await,
         Err(_) => Ok(None),
     };
-    let line = line(&caller, "join", session.as_ref().ok().map(|session| session.id()), peer);
-    let (session, resume) = audited(&hub, line, session.and_then(|session| Ok((session, resume?))))?;
+    let line = line(&caller, "join", found.as_ref().ok().map(|(session, _)| session.id()), peer);
+    let ((session, right), resume) = audited(&hub, line, found.and_then(|found| Ok((found, resume?))))?;
     let upgrade = hyper::upgrade::on(&mut request);
     // Of a level that is mostly off: it is entered at each wake-up of each viewer.
     let span = tracing::debug_span!(parent: None, "viewer", session = %session.id(), viewer = Empty);
     // Boxed, as the connection is: what is passed on by value is in the task's memory once for each hand that it passes.
-    let guest = Box::new(Guest { hub: hub.clone(), caller, peer, session, resume, _place: place });
+    let guest =
+        Guest { hub: hub.clone(), caller, renewed: Mutex::default(), right, peer, session, resume, _place: place };
+    let guest = Box::new(guest);
     let follow = async move {
         match upgrade.await.map(Connection::new) {
             Ok(Some(connection)) => guest.enter(connection).await,
@@ -110,7 +113,12 @@ async fn use_ticket(hub: &Hub, caller: &Caller, token: &str) -> Result<Option<St
 /// One who may follow a session.
 struct Guest {
     hub: Arc<Hub>,
+    /// Who came.
     caller: Caller,
+    /// The same person, with a token that was sent since.
+    renewed: Mutex<Option<Caller>>,
+    /// The right that they came with. Who loses it has to go.
+    right: Right,
     peer: SocketAddr,
     session: Arc<Session>,
     resume: Option<String>,
@@ -129,6 +137,13 @@ struct Hello {
 
 /// Why a viewer's connection is closed by the hub.
 struct Closed(Close, &'static str, String);
+
+impl Closed {
+    fn unauthorized() -> Self {
+        let error = ApiError::unauthorized();
+        Self(Close::Unauthorized, error.code, error.detail)
+    }
+}
 
 impl From<FrameError> for Closed {
     fn from(error: FrameError) -> Self {
@@ -232,8 +247,7 @@ impl Guest {
     }
 
     fn check(&self, hello: &Hello) -> Result<(), Closed> {
-        let right = self.caller.right(&self.session.row).unwrap_or(Right::Read);
-        if hello.role != Role::Watch && right < Right::Write {
+        if hello.role != Role::Watch && self.right < Right::Write {
             let error = ApiError::forbidden("type in this session");
             let line = line(&self.caller, "driver", Some(self.session.id()), self.peer);
             self.hub.audit(AuditRow { outcome: error.code.into(), ..line });
@@ -244,10 +258,15 @@ impl Guest {
         }
         let head = self.session.head();
         if hello.from.is_some_and(|from| from > head) && self.session.has_ended() {
-            return Err(Closed(Close::BadMessage, "offset_beyond_end", format!("the output ends at {head}")));
+            return Err(beyond_end(head));
         }
         Ok(())
     }
+}
+
+/// There never will be what the viewer waits for: the output ends before it.
+fn beyond_end(head: u64) -> Closed {
+    Closed(Close::BadMessage, "offset_beyond_end", format!("the output ends at {head}"))
 }
 
 fn bad(detail: &str) -> Closed {

@@ -1,105 +1,60 @@
 //! Who calls, and what they may do.
 //!
-//! A caller is a static token with a role, or the holder of a ticket for one session. Watching, typing and controlling
-//! are separate rights, and every door asks [`Caller::right`].
+//! | module | what it owns |
+//! | --- | --- |
+//! | [`tokens`] | static tokens with roles |
+//! | [`tickets`] | tickets for one session |
+//! | [`review`], [`remembered`], [`webhook`] | people whom a cluster, or a service of the operator's, vouches for |
+//! | [`rights`] | what each of them may do |
+//!
+//! Watching, typing and controlling are separate rights, and every door asks [`Caller::right`].
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
 use super::routes::Rule;
 use super::{Hub, Place};
-use crate::protocol::BEARER_PREFIX;
+use crate::protocol::{BEARER_PREFIX, Secret};
 use crate::registry::hex;
-use crate::session::{lock, now};
-use crate::store::{AuditRow, Right, SessionRow, TicketRow};
+use crate::store::TicketRow;
 
-/// What a token is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Starts sessions, and has all rights on its own.
-    User,
-    /// Reads the logs of apps and lists sessions; watches with a ticket.
-    Watcher,
-    /// A platform's controller: hands sessions over. Has all rights on those it started.
-    Controller,
-}
+mod remembered;
+pub mod review;
+pub mod rights;
+pub mod tickets;
+pub mod tokens;
+pub mod webhook;
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenEntry {
-    name: String,
-    role: Role,
-    apps: Option<Vec<String>>,
-    token: Option<String>,
-    sha256: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TokenFile {
-    #[serde(default)]
-    token: Vec<TokenEntry>,
-}
-
-/// A token's holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its name.
-    pub name: String,
-    /// What it is for.
-    pub role: Role,
-    /// The apps that it is bound to; none: all.
-    pub apps: Option<Vec<String>>,
-    /// The token's hash: another token under the same name is another holder.
-    hash: String,
-}
-
-impl Holder {
-    /// What it may do with a session.
-    fn right(&self, session: &SessionRow) -> Option<Right> {
-        let own = self.name == session.owner && self.has_app(&session.app);
-        (self.role == Role::Admin || own).then_some(Right::Control)
-    }
-
-    fn has_app(&self, app: &str) -> bool {
-        self.apps.as_ref().is_none_or(|apps| apps.iter().any(|own| own == app))
-    }
-}
+pub use remembered::TRUST;
+use review::{Away, Identity};
+pub use rights::Act;
+pub use tickets::{Bearer, TICKET_USED};
+pub use tokens::{Holder, Role, Tokens, TokensError};
 
 /// Who calls.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// The holder of a token.
+    /// The holder of a static token.
     Token(Holder),
     /// The holder of a ticket, which is valid now.
     Ticket(Box<Bearer>),
+    /// A person whom the authorizer vouches for.
+    User(Box<User>),
 }
 
-/// The holder of a ticket.
+/// A person whom the authorizer vouches for.
 #[derive(Clone, Debug)]
-pub struct Bearer {
-    /// The ticket.
-    pub ticket: TicketRow,
-    /// Who made it, by the tokens of that name that there are now: a ticket gives nothing that its issuer has not.
-    issuers: Vec<Holder>,
-    /// Whether it is for one use and was not used yet: it then is for following the session, and nothing else.
-    pub unused: bool,
+pub struct User {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// What they showed: it is reviewed again for as long as they follow something, and kept nowhere else.
+    token: Secret,
 }
 
 impl Caller {
@@ -107,8 +62,8 @@ impl Caller {
     #[must_use]
     pub fn actor(&self) -> String {
         match self {
-            Self::Token(holder) => holder.name.clone(),
             Self::Ticket(bearer) => bearer.ticket.actor(),
+            Self::Token(_) | Self::User(_) => self.name().to_owned(),
         }
     }
 
@@ -118,38 +73,17 @@ impl Caller {
         match self {
             Self::Token(holder) => &holder.name,
             Self::Ticket(bearer) => &bearer.ticket.issuer,
+            Self::User(user) => &user.identity.user,
         }
     }
 
-    /// What it may do with a session; none: it does not even see it.
+    /// What a ticket that it makes has to keep of it, so that the ticket ends with its right.
     #[must_use]
-    pub fn right(&self, session: &SessionRow) -> Option<Right> {
+    pub fn identity(&self) -> Option<&Identity> {
         match self {
-            Self::Token(holder) => holder.right(session),
-            Self::Ticket(bearer) => {
-                let right = bearer.ticket.right;
-                let given = bearer.issuers.iter().any(|issuer| issuer.right(session) >= Some(right));
-                (bearer.ticket.session == session.id && given).then_some(right)
-            }
+            Self::User(user) => Some(&user.identity),
+            Self::Token(_) | Self::Ticket(_) => None,
         }
-    }
-
-    /// Whether it may start sessions of an app.
-    #[must_use]
-    pub fn may_start(&self, app: &str) -> bool {
-        matches!(self, Self::Token(holder) if holder.role != Role::Watcher && holder.has_app(app))
-    }
-
-    /// Whether it may read an app's log.
-    #[must_use]
-    pub fn may_read_logs(&self, app: &str) -> bool {
-        matches!(self, Self::Token(holder) if holder.role != Role::Controller && holder.has_app(app))
-    }
-
-    /// Whether it sees everything.
-    #[must_use]
-    pub fn is_admin(&self) -> bool {
-        matches!(self, Self::Token(Holder { role: Role::Admin, .. }))
     }
 }
 
@@ -169,105 +103,6 @@ pub fn secret() -> Result<String, getrandom::Error> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// The static tokens: from the tokens' file, which is read again when it changes, and the embedded hub's own.
-#[derive(Debug)]
-pub struct Tokens {
-    file: Option<PathBuf>,
-    own: HashMap<String, Holder>,
-    read: Mutex<ReadTokens>,
-}
-
-/// What was read, by hash, and the file's time then.
-type ReadTokens = (Option<SystemTime>, Arc<HashMap<String, Holder>>);
-
-/// A file of tokens that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}", path = path.display())]
-pub struct TokensError {
-    path: PathBuf,
-    reason: String,
-}
-
-impl Tokens {
-    /// Reads the file. `own` is the embedded hub's token, an admin's, under the user's name.
-    ///
-    /// # Errors
-    /// [`TokensError`].
-    pub fn new(file: Option<PathBuf>, own: Option<(&str, String)>) -> Result<Self, TokensError> {
-        let admin = |(token, name): (&str, String)| {
-            let hash = hash(token);
-            (hash.clone(), Holder { name, role: Role::Admin, apps: None, hash })
-        };
-        let own = own.map(admin).into_iter().collect();
-        let tokens = Self { file, own, read: Mutex::default() };
-        if let Some(file) = &tokens.file {
-            *lock(&tokens.read) = (modified(file), Arc::new(parse(file)?));
-            if std::fs::metadata(file).is_ok_and(|file| file.mode() & 0o007 != 0) {
-                tracing::warn!(file = %file.display(), "everyone on this machine can read the tokens: chmod 600");
-            }
-        }
-        Ok(tokens)
-    }
-
-    /// Who holds this token.
-    fn holder(&self, token: &str) -> Option<Holder> {
-        let hash = hash(token);
-        let find = |tokens: &HashMap<String, Holder>| {
-            let same = |known: &&String| bool::from(known.as_bytes().ct_eq(hash.as_bytes()));
-            tokens.keys().find(same).and_then(|known| tokens.get(known)).cloned()
-        };
-        find(&self.own).or_else(|| find(&self.current()))
-    }
-
-    /// All who hold a token under this name now.
-    fn named(&self, name: &str) -> Vec<Holder> {
-        let current = self.current();
-        self.own.values().chain(current.values()).filter(|holder| holder.name == name).cloned().collect()
-    }
-
-    fn current(&self) -> Arc<HashMap<String, Holder>> {
-        let mut read = lock(&self.read);
-        if let Some(file) = &self.file {
-            let changed = modified(file);
-            if changed != read.0 {
-                match parse(file) {
-                    Ok(tokens) => *read = (changed, Arc::new(tokens)),
-                    // A file in the middle of being written: what was known stands until it can be read.
-                    Err(error) => tracing::error!(%error, "cannot read the tokens again"),
-                }
-            }
-        }
-        read.1.clone()
-    }
-}
-
-fn modified(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).and_then(|file| file.modified()).ok()
-}
-
-fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
-    let error = |reason: String| TokensError { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-    // The message of a TOML error shows the line, which may hold a token.
-    let file: TokenFile = toml::from_str(&text).map_err(|e| error(e.message().to_owned()))?;
-    let mut tokens = HashMap::new();
-    for entry in file.token {
-        let hash = match (entry.token, entry.sha256) {
-            (Some(token), None) if token.len() >= 16 => hash(&token),
-            (None, Some(sha256)) if is_hash(&sha256) => sha256.to_ascii_lowercase(),
-            _ => {
-                return Err(error(format!("{} needs a token of 16 or more letters, or its sha256 in hex", entry.name)));
-            }
-        };
-        tokens.insert(hash.clone(), Holder { name: entry.name, role: entry.role, apps: entry.apps, hash });
-    }
-    Ok(tokens)
-}
-
-fn is_hash(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|letter| letter.is_ascii_hexdigit())
-}
-
 /// The token that came with a request: as a bearer, or as a second subprotocol of a websocket.
 fn presented(headers: &HeaderMap) -> Option<String> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
@@ -280,9 +115,6 @@ fn presented(headers: &HeaderMap) -> Option<String> {
     String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(token).ok()?).ok()
 }
 
-/// What a second user of a one-use ticket is told.
-pub const TICKET_USED: &str = "this ticket was for one use and has been used; ask for another one";
-
 /// Who presents a token that is known.
 enum Known {
     Caller(Caller),
@@ -290,47 +122,40 @@ enum Known {
     Ended(Box<TicketRow>, ApiError),
 }
 
-/// Who presents this token.
+/// Who presents this token. What is a static token, or a ticket, is shown to no authorizer.
 ///
 /// # Errors
-/// [`ApiError::unauthorized`], or that the store is away.
+/// [`ApiError::unauthorized`], or that the store or the authorizer is away.
 async fn caller(hub: &Hub, token: &str) -> Result<Known, ApiError> {
     if let Some(holder) = hub.tokens.holder(token) {
         return Ok(Known::Caller(Caller::Token(holder)));
     }
-    let ticket = hub.store().ticket(&hash(token)).await?.ok_or_else(ApiError::unauthorized)?;
-    let first = ticket.one_use && ticket.hash == hash(token);
-    // The secret of a one-use ticket is good for its first use alone; after it, the viewer's resume secret is.
-    if first && ticket.used_at.is_some() {
-        let used = ApiError::new(StatusCode::UNAUTHORIZED, "ticket_used", TICKET_USED);
-        return Ok(Known::Ended(Box::new(ticket), used));
+    // A person's token needs no database.
+    if (hub.reviews.is_none() || tickets::may_be_secret(token))
+        && let Some(known) = tickets::presented(hub, token).await?
+    {
+        return Ok(known);
     }
-    Ok(match bearer(hub, ticket.clone(), first) {
-        Some(caller) => Known::Caller(caller),
-        None => Known::Ended(Box::new(ticket), ApiError::unauthorized()),
-    })
+    Ok(Known::Caller(user(hub, Secret::new(token), true).await?))
 }
 
-/// Notes that somebody came with a ticket that has ended, or is for something else.
-fn refused(hub: &Hub, parts: &Parts, ticket: &TicketRow, error: ApiError) -> ApiError {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    hub.audit(AuditRow {
-        time: now(),
-        actor: ticket.actor(),
-        action: "refused".into(),
-        session: Some(ticket.session),
-        address: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
-        outcome: error.code.into(),
-        detail: String::new(),
-    });
-    error
+/// The person whose token this is.
+async fn user(hub: &Hub, token: Secret, stranger: bool) -> Result<Caller, ApiError> {
+    let reviews = hub.reviews.as_ref().ok_or_else(ApiError::unauthorized)?;
+    let identity = reviews.identify(&token, stranger).await?.ok_or_else(ApiError::unauthorized)?;
+    if !hub.tokens.named(&identity.user).is_empty() {
+        // What was started under that name is the token's.
+        tracing::warn!(user = identity.user, "somebody has the name of a static token, and is not let in");
+        return Err(ApiError::forbidden("use a name that a token of this hub's file has"));
+    }
+    Ok(Caller::User(Box::new(User { identity, token })))
 }
 
-/// The holder of a ticket that is valid now.
-fn bearer(hub: &Hub, ticket: TicketRow, unused: bool) -> Option<Caller> {
-    let valid = ticket.revoked_at.is_none() && ticket.expires_at > now();
-    let issuers = hub.tokens.named(&ticket.issuer);
-    (valid && !issuers.is_empty()).then(|| Caller::Ticket(Box::new(Bearer { ticket, issuers, unused })))
+impl From<Away> for ApiError {
+    fn from(_: Away) -> Self {
+        let detail = "nobody can be asked who you are and what you may do; what runs goes on, try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "authorizer_unavailable", detail)
+    }
 }
 
 /// The presented token itself, for the one door that has to tell a ticket from its resume secret.
@@ -355,7 +180,7 @@ impl FromRequestParts<Arc<Hub>> for Caller {
         let token = presented(&parts.headers).ok_or_else(ApiError::unauthorized)?;
         let caller = match caller(hub, &token).await? {
             Known::Caller(caller) => caller,
-            Known::Ended(ticket, error) => return Err(refused(hub, parts, &ticket, error)),
+            Known::Ended(ticket, error) => return Err(tickets::refused(hub, parts, &ticket, error)),
         };
         if !parts.extensions.get::<Place>().is_none_or(Place::settle) {
             return Err(ApiError::crowded());
@@ -363,7 +188,7 @@ impl FromRequestParts<Arc<Hub>> for Caller {
         match &caller {
             Caller::Ticket(bearer) if bearer.unused && !rule.takes_unused_tickets() => {
                 let error = ApiError::forbidden("do this before its one use, which is to follow the session");
-                Err(refused(hub, parts, &bearer.ticket, error))
+                Err(tickets::refused(hub, parts, &bearer.ticket, error))
             }
             _ => Ok(caller),
         }
@@ -382,14 +207,52 @@ fn check_origin(headers: &HeaderMap, hub: &Hub) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
 }
 
-/// The caller as it is now, asked again while it follows something; none where its token, its ticket or the right behind
-/// that has ended. A store that is away takes nobody's right.
-pub async fn again(hub: &Hub, caller: &Caller) -> Option<Caller> {
-    match caller {
+/// What has become of what a caller showed, while it follows something.
+pub enum Standing {
+    /// It is good, and the caller is this one now.
+    Good(Caller),
+    /// It is good no more; its holder may have another one.
+    Renewable,
+    /// It has ended.
+    Ended,
+}
+
+/// Asks again. A store that is away takes nobody's right; an authorizer that is, none that it gave in the last
+/// [`TRUST`].
+pub async fn standing(hub: &Hub, caller: &Caller) -> Standing {
+    let good = match caller {
         Caller::Token(holder) => hub.tokens.named(&holder.name).contains(holder).then(|| caller.clone()),
         Caller::Ticket(known) => match hub.store().ticket(&known.ticket.hash).await {
-            Ok(ticket) => bearer(hub, ticket?, known.unused),
+            Ok(ticket) => ticket.and_then(|ticket| tickets::bearer(hub, ticket, known.unused)),
             Err(_) => Some(caller.clone()),
         },
+        Caller::User(known) => match renewed(hub, caller, known.token.clone()).await {
+            Ok(caller) => Some(caller),
+            Err(_) => return Standing::Renewable,
+        },
+    };
+    good.map_or(Standing::Ended, Standing::Good)
+}
+
+/// The caller as it is now, asked again while it follows something; none where its token, its ticket or the right behind
+/// that has ended.
+pub async fn again(hub: &Hub, caller: &Caller) -> Option<Caller> {
+    match standing(hub, caller).await {
+        Standing::Good(caller) => Some(caller),
+        Standing::Renewable | Standing::Ended => None,
+    }
+}
+
+/// The same person with another token.
+///
+/// # Errors
+/// Where it is nobody's token, or another person's, or the caller came with something that is not renewed.
+pub async fn renewed(hub: &Hub, caller: &Caller, token: Secret) -> Result<Caller, ApiError> {
+    let Caller::User(known) = caller else {
+        return Err(ApiError::invalid("only the token of a person whom an authorizer vouches for is renewed"));
+    };
+    match user(hub, token, false).await? {
+        Caller::User(user) if user.identity.user == known.identity.user => Ok(Caller::User(user)),
+        _ => Err(ApiError::forbidden("go on as somebody else")),
     }
 }

@@ -170,6 +170,7 @@ impl From<RegistryError> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", error.to_string())
             }
             RegistryError::KeyReused => Self::new(StatusCode::CONFLICT, "idempotency_key_reused", error.to_string()),
+            RegistryError::IdTaken => Self::new(StatusCode::CONFLICT, "id_taken", error.to_string()),
             RegistryError::Elsewhere => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "session_elsewhere", error.to_string())
             }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
 use super::Hub;
-use super::auth::{Caller, again};
+use super::auth::{Act, Caller, again};
 use super::error::ApiError;
 use super::format::Format;
 use super::sessions::{audited, line};
@@ -79,10 +79,7 @@ pub async fn logs(
         Ok(Query(query)) => ask(&app, query, &headers),
         Err(error) => Err(ApiError::invalid(error.body_text())),
     };
-    let allowed = match caller.may_read_logs(&app) {
-        true => asked,
-        false => Err(ApiError::forbidden("read the logs of this app")),
-    };
+    let allowed = caller.check(&hub, Act::Logs, &app, "read the logs of this app").await.and(asked);
     let shown: String = app.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
     let ask = audited(&hub, line, allowed)?;
@@ -152,6 +149,12 @@ fn since(text: &str) -> Result<Micros, ApiError> {
     time.map(jiff::Timestamp::as_microsecond).map_err(invalid)
 }
 
+/// Whether a caller may read an app's log still.
+async fn may_go_on(hub: &Hub, caller: &Caller, app: &str) -> bool {
+    let Some(caller) = again(hub, caller).await else { return false };
+    caller.may(hub, Act::Logs, app).await.unwrap_or(false)
+}
+
 /// One answer, as it is written.
 struct Reading {
     hub: Arc<Hub>,
@@ -186,8 +189,7 @@ impl Reading {
             };
             let mut quiet = false;
             if Instant::now() >= due {
-                let caller = again(&self.hub, &self.caller).await;
-                if !caller.is_some_and(|caller| caller.may_read_logs(&self.app)) {
+                if !may_go_on(&self.hub, &self.caller, &self.app).await {
                     return self.end();
                 }
                 (self.checked, quiet) = (Instant::now(), next.is_err());

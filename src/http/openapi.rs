@@ -185,13 +185,14 @@ fn ruled(rule: Rule) -> &'static [(u16, &'static str)] {
     const ORIGIN: (u16, &str) = (403, "origin_not_allowed");
     const NONE: (u16, &str) = (404, "session_not_found");
     const AWAY: (u16, &str) = (503, "store_unavailable");
+    const ASKED: (u16, &str) = (503, "authorizer_unavailable");
     const ELSEWHERE: (u16, &str) = (503, "session_elsewhere");
     match rule {
         Rule::Everyone => &[],
-        Rule::Known => &[UNKNOWN, USED, ORIGIN, AWAY],
-        Rule::Start | Rule::Logs | Rule::Admin => &[UNKNOWN, USED, FORBIDDEN, ORIGIN, AWAY],
+        Rule::Known => &[UNKNOWN, USED, ORIGIN, AWAY, ASKED],
+        Rule::Start | Rule::Logs | Rule::Admin => &[UNKNOWN, USED, FORBIDDEN, ORIGIN, AWAY, ASKED],
         Rule::See | Rule::Follow | Rule::Session(_) | Rule::Issue => {
-            &[UNKNOWN, USED, FORBIDDEN, ORIGIN, NONE, AWAY, ELSEWHERE]
+            &[UNKNOWN, USED, FORBIDDEN, ORIGIN, NONE, AWAY, ASKED, ELSEWHERE]
         }
     }
 }

@@ -107,11 +107,13 @@ impl Reading {
             let next = stop.run_until_cancelled(timeout_at(due, self.following.next(&mut out))).await;
             let next = next.ok_or_else(|| broken("the hub stops"))?;
             if Instant::now() >= due {
-                let caller = again(&self.hub, &self.caller).await;
-                caller
-                    .and_then(|caller| caller.right(&self.session.row))
-                    .ok_or_else(|| broken("the right has ended"))?;
+                if !self.may_go_on().await {
+                    return Err(broken("the right has ended"));
+                }
                 self.checked = Instant::now();
+            }
+            if next == Ok(false) && self.following.offset() > self.session.head() {
+                return Err(broken("the output ends before the offset"));
             }
             self.done = next == Ok(false) || self.until.is_some_and(|until| self.following.offset() >= until);
         }
@@ -120,6 +122,11 @@ impl Reading {
         }
         let batches = out.into_iter().filter_map(|bytes| Batch::parse(bytes).ok());
         Ok(Some(batches.flat_map(|batch| batch.records()).collect()))
+    }
+
+    async fn may_go_on(&self) -> bool {
+        let Some(caller) = again(&self.hub, &self.caller).await else { return false };
+        caller.right(&self.hub, &self.session.row).await.is_ok_and(|right| right.is_some())
     }
 }
 

@@ -155,6 +155,7 @@ pub static DOORS: &[Door] = &[
     .errors(&[
         (400, "invalid_request"),
         (409, "idempotency_key_reused"),
+        (409, "id_taken"),
         (413, "too_large"),
         (429, "too_many_sessions"),
         (503, "stopping"),

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::auth::Caller;
+use super::auth::{Bearer, Caller};
 use super::error::ApiError;
-use super::{Hub, tickets};
+use super::{Hub, starts, tickets};
 use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
 use crate::session::{Session, now};
 use crate::source::Command;
@@ -26,6 +26,9 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// How many rows a listing has at most, and without a wish.
 const ROWS: (u32, u32) = (1000, 100);
+
+/// How many pages of the store's are looked through for one of a caller who does not see all sessions.
+const LOOKS: usize = 10;
 
 /// A time as the doors show it: RFC 3339 in UTC, with microseconds.
 #[must_use]
@@ -78,14 +81,25 @@ pub(super) async fn find(
     right: Right,
     what: &str,
 ) -> Result<Arc<Session>, ApiError> {
+    Ok(find_with_right(hub, caller, id, right, what).await?.0)
+}
+
+/// The same, and the right that the caller has.
+pub(super) async fn find_with_right(
+    hub: &Hub,
+    caller: &Caller,
+    id: &str,
+    right: Right,
+    what: &str,
+) -> Result<(Arc<Session>, Right), ApiError> {
     let session = hub.registry.find(id).await?.ok_or_else(|| ApiError::no_session(id))?;
     // What is logged about this request names its session from here on.
     tracing::Span::current().record("session", tracing::field::display(session.id()));
-    let has = caller.right(&session.row).ok_or_else(|| ApiError::no_session(id))?;
+    let has = caller.right(hub, &session.row).await?.ok_or_else(|| ApiError::no_session(id))?;
     if has < right {
         return Err(ApiError::forbidden(what));
     }
-    Ok(session)
+    Ok((session, has))
 }
 
 /// A line for the audit trail.
@@ -115,20 +129,18 @@ pub async fn start(
     caller: Caller,
     body: Result<Json<NewSession>, JsonRejection>,
 ) -> Result<Response, ApiError> {
-    let Json(NewSession { source: NewSource::Run(run) }) = body?;
-    if !caller.may_start(&run.app) {
-        let denied = ApiError::forbidden(&format!("start sessions of {}", run.app));
-        hub.metrics.start(denied.code);
-        let denied = Err(denied);
-        return audited(&hub, line(&caller, "start", None, peer), denied);
-    }
-    let command = run.command.join(" ");
-    let started = hub.registry.start(*run, caller.name()).await.map_err(ApiError::from);
+    let Json(new) = body?;
+    let (command, handed) = (starts::what(&new), matches!(new.source, NewSource::Pod(_)));
+    let started = match starts::wanted(&hub, &caller, new).await {
+        Ok(wanted) => hub.registry.start(wanted, caller.name()).await.map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
     hub.metrics.start(started.as_ref().map_or_else(|error| error.code, |_| "ok"));
     let id = started.as_ref().ok().map(|(session, _)| session.id());
     let line = AuditRow { detail: command, ..line(&caller, "start", id, peer) };
     let (session, new) = audited(&hub, line, started)?;
-    let ticket = match new {
+    // Who hands a pod over passes the ticket on, and may have lost the answer that had it.
+    let ticket = match new || handed {
         true => Some(tickets::make(&hub, &session, &caller, &tickets::for_driver(), peer).await?),
         false => None,
     };
@@ -163,27 +175,48 @@ pub async fn list(
         Some(_) => return Err(ApiError::invalid("state is one of live, ended and all")),
     };
     if let Caller::Ticket(bearer) = &caller {
-        let session = hub.registry.find(&bearer.ticket.session.to_string()).await?;
-        let seen = session.iter().filter(|session| caller.right(&session.row).is_some());
-        let sessions = seen.map(|session| info(&session.row, Some(session))).collect();
-        return Ok(Json(SessionList { sessions, next: None }));
+        return Ok(Json(SessionList { sessions: of_ticket(&hub, &caller, bearer).await?, next: None }));
     }
+    let others = caller.sees_others(&hub, query.app.as_deref()).await?;
     let filter = SessionFilter {
         app: query.app,
-        owner: (!caller.is_admin()).then(|| caller.name().to_owned()),
+        owner: (!others).then(|| caller.name().to_owned()),
         live,
         before: query.before.as_deref().map(micros).transpose()?,
         limit: query.limit.unwrap_or(ROWS.1).clamp(1, ROWS.0),
     };
-    let rows = hub.store().sessions(&filter).await?;
-    let next = (rows.len() == filter.limit as usize).then(|| rows.last().map(|row| time(row.created_at))).flatten();
-    let live = hub.registry.live();
-    let sessions = rows
-        .iter()
-        .filter(|row| caller.right(row).is_some())
-        .map(|row| info(row, live.iter().find(|session| session.id() == row.id).map(|session| &**session)))
-        .collect();
-    Ok(Json(SessionList { sessions, next }))
+    Ok(Json(page(&hub, &caller, filter).await?))
+}
+
+/// The session of a ticket, if its holder still sees it.
+async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<SessionInfo>, ApiError> {
+    let Some(session) = hub.registry.find(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
+    let seen = caller.right(hub, &session.row).await?.is_some();
+    Ok(if seen { vec![info(&session.row, Some(&session))] } else { Vec::new() })
+}
+
+/// A page of what the caller sees; fewer than were asked for, and a next page, where most is not for them.
+async fn page(hub: &Hub, caller: &Caller, mut filter: SessionFilter) -> Result<SessionList, ApiError> {
+    let (limit, live) = (filter.limit as usize, hub.registry.live());
+    let mut sessions = Vec::new();
+    for _ in 0..LOOKS {
+        let rows = hub.store().sessions(&filter).await?;
+        for row in &rows {
+            filter.before = Some(row.created_at);
+            if caller.right(hub, row).await?.is_none() {
+                continue;
+            }
+            let session = live.iter().find(|session| session.id() == row.id);
+            sessions.push(info(row, session.map(|session| &**session)));
+            if sessions.len() == limit {
+                return Ok(SessionList { sessions, next: filter.before.map(time) });
+            }
+        }
+        if rows.len() < limit {
+            return Ok(SessionList { sessions, next: None });
+        }
+    }
+    Ok(SessionList { sessions, next: filter.before.map(time) })
 }
 
 /// What [`show`] can be asked for.
@@ -305,7 +338,7 @@ pub async fn audit(
     caller: Caller,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditList>, ApiError> {
-    if !caller.is_admin() {
+    if !caller.is_admin(&hub).await? {
         return Err(ApiError::forbidden("read the audit trail"));
     }
     let Query(query) = query?;

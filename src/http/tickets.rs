@@ -34,7 +34,9 @@ pub async fn add(
     // A ticket makes no tickets: who was let in cannot let others in.
     let session = match &caller {
         Caller::Ticket(_) => Err(ApiError::forbidden("make tickets")),
-        Caller::Token(_) => find(&hub, &caller, &id, Right::Control, "make tickets for this session").await,
+        Caller::Token(_) | Caller::User(_) => {
+            find(&hub, &caller, &id, Right::Control, "make tickets for this session").await
+        }
     };
     let session = match session {
         Ok(session) => session,
@@ -69,6 +71,7 @@ async fn create(hub: &Hub, session: &Session, caller: &Caller, new: &NewTicket) 
         session: session.id(),
         right: new.right,
         issuer: caller.name().to_owned(),
+        issuer_identity: caller.identity().and_then(|identity| serde_json::to_value(identity).ok()),
         one_use: new.one_use,
         expires_at,
         used_at: None,

@@ -43,6 +43,8 @@ pub enum Frame {
     Output(record::Stream, Bytes),
     /// How it ended: nothing else follows.
     Ended(Ended),
+    /// Nothing but that the other side lives.
+    Alive,
 }
 
 /// How an exec, or a container that was attached to, ended.
@@ -94,6 +96,7 @@ impl Output {
                         return Poll::Ready(Ok(Some(frame)));
                     }
                 }
+                Message::Pong(_) => return Poll::Ready(Ok(Some(Frame::Alive))),
                 Message::Close(_) => return Poll::Ready(Ok(None)),
                 _ => {}
             }
@@ -145,6 +148,7 @@ impl AsyncRead for Output {
         while self.rest.is_empty() {
             match ready!(self.poll_frame(cx)).map_err(std::io::Error::other)? {
                 Some(Frame::Output(record::Stream::Stdout, data)) => self.rest = data,
+                Some(Frame::Alive) => {}
                 Some(Frame::Output(_, data)) => self.ended = Some(String::from_utf8_lossy(&data).trim().to_owned()),
                 Some(Frame::Ended(Ended::Failed(reason))) => {
                     self.ended.get_or_insert(reason);
@@ -182,6 +186,18 @@ impl Input {
     /// What broke the connection.
     pub async fn end_stdin(&mut self) -> Result<(), Error> {
         if self.ends_stdin { self.sink.send(framed(CLOSE, &[STDIN])).await } else { Ok(()) }
+    }
+
+    /// Asks the other side whether it lives, and says to all in between that this one does: they close what is silent
+    /// for long. Empty input is what a kubelet counts.
+    ///
+    /// # Errors
+    /// What broke the connection.
+    pub async fn beat(&mut self, stdin: bool) -> Result<(), Error> {
+        if stdin {
+            self.stdin(&[]).await?;
+        }
+        self.sink.send(Message::Ping(Bytes::new())).await
     }
 
     /// Sets the terminal's size.

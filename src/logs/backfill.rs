@@ -15,7 +15,7 @@ use super::sessions::{self, PAGE, number};
 use super::tail::Handle;
 use super::{Join, Log, pods};
 use crate::registry::Registry;
-use crate::store::{Micros, SessionFilter, SessionRow, StoreError};
+use crate::store::{Kind, Micros, SessionFilter, SessionRow, StoreError};
 
 /// The first window, in bytes from the end; each next one is so many times as large.
 const WINDOW: (u64, u64) = (64 << 10, 8);
@@ -257,6 +257,16 @@ async fn known(log: &Log, join: &Join) -> Result<Vec<SessionRow>, StoreError> {
     Ok(rows)
 }
 
+/// The session with a number, of whatever kind: all kinds are counted together.
+async fn by_number(log: &Log, number: u64) -> Result<Option<SessionRow>, StoreError> {
+    for kind in Kind::ALL {
+        if let Some(row) = log.registry.store().session_by_name(&format!("{}.{number}", kind.name())).await? {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
 async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, Positions), StoreError> {
     let mut pasts = Vec::new();
     let mut positions = join.positions.clone();
@@ -267,10 +277,12 @@ async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, 
     }
     for (number, at) in &from.sessions {
         // Not every token is one of ours: what is named in it has to be the app's.
-        let row = log.registry.store().session_by_name(&format!("run.{number}")).await?;
+        let row = by_number(log, *number).await?;
         match row.filter(|row| row.app == log.app()) {
             Some(row) => resume_session(log, join, row, *at, &mut pasts, &mut positions),
-            None => pasts.push(Past::notice("log", format!("run.{number} was removed, and with it what it said last"))),
+            None => {
+                pasts.push(Past::notice("log", format!("session {number} was removed, and with it what it said last")))
+            }
         }
     }
     let (handles, patterns) = (join.files.clone(), log.patterns.clone());

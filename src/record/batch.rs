@@ -23,6 +23,8 @@ pub struct Batch {
     pub ends: bool,
     /// Whether there is a resize among the records.
     pub resizes: bool,
+    /// Whether there is a dropped range among the records.
+    pub drops: bool,
 }
 
 impl Batch {
@@ -38,6 +40,7 @@ impl Batch {
             marks_len: if record.end() == record.offset { bytes.len() } else { 0 },
             ends: matches!(record.payload, Payload::Exit(_)),
             resizes: matches!(record.payload, Payload::Resize(_)),
+            drops: matches!(record.payload, Payload::Dropped { .. }),
             bytes,
         }
     }
@@ -58,10 +61,14 @@ impl Batch {
             } else if header.offset != batch.to {
                 return Err(Malformed::Payload(header.kind));
             }
+            if !header.fits(payload) {
+                return Err(Malformed::Payload(header.kind));
+            }
             batch.to = header.end(payload);
             batch.last_time = header.time;
             batch.ends = header.kind == EXIT;
             batch.resizes |= header.kind == RESIZE;
+            batch.drops |= header.kind == DROPPED;
             batch.marks_len = if batch.to == header.offset { batch.marks_len + HEADER_LEN + header.len } else { 0 };
             rest = &rest[HEADER_LEN + header.len..];
         }
@@ -88,6 +95,14 @@ impl Batch {
             Payload::Dropped { reason, .. } => Some(reason),
             _ => None,
         }
+    }
+
+    /// Why the dropped ranges among its records are missing, in their order.
+    pub fn gaps(&self) -> impl Iterator<Item = Reason> + use<> {
+        self.records().filter_map(|record| match record.payload {
+            Payload::Dropped { reason, .. } => Some(reason),
+            _ => None,
+        })
     }
 
     /// The records, decoded one by one. Ends at the first malformed one.
@@ -141,6 +156,7 @@ impl Batch {
         }
         self.marks_len = self.marks_len.min(self.bytes.len());
         self.resizes = self.resizes && self.records().any(|record| matches!(record.payload, Payload::Resize(_)));
+        self.drops = self.drops && self.gaps().next().is_some();
     }
 
     /// Frames the first record anew so that it starts at `offset`, which lies within it.
@@ -225,8 +241,18 @@ mod tests {
     #[test]
     fn a_cut_gap_keeps_its_end() {
         let gap = Record { offset: 10, time: 1, payload: Payload::Dropped { to: 90, reason: Reason::SpoolFull } };
-        let rest: Vec<_> = Batch::of(&gap).after(40).records().collect();
-        assert_eq!(rest, [Record { offset: 40, ..gap }]);
+        let rest = Batch::of(&gap).after(40);
+        assert_eq!((rest.drops, rest.gaps().collect::<Vec<_>>()), (true, vec![Reason::SpoolFull]));
+        assert_eq!(rest.records().collect::<Vec<_>>(), [Record { offset: 40, ..gap }]);
+    }
+
+    #[test]
+    fn a_gap_is_known_wherever_it_stands_and_no_more_once_it_is_cut_off() {
+        let gap = |offset, to| Record { offset, time: 1, payload: Payload::Dropped { to, reason: Reason::SpoolFull } };
+        let batch = batch(&[output(0, "abc"), gap(3, 9), output(9, "def")]);
+        assert!(batch.drops && !batch.starts_with_gap());
+        assert_eq!(batch.gaps().collect::<Vec<_>>(), [Reason::SpoolFull]);
+        assert!(batch.clone().after(8).drops && !batch.after(9).drops);
     }
 
     #[test]
@@ -235,6 +261,23 @@ mod tests {
         output(0, "abc").encode(&mut bytes);
         output(4, "def").encode(&mut bytes);
         assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(STDOUT)));
+    }
+
+    #[test]
+    fn a_gap_without_a_whole_end_or_that_ends_before_it_starts_is_refused() {
+        let gap = Record { offset: 6, time: 1, payload: Payload::Dropped { to: 6, reason: Reason::SpoolFull } };
+        let whole = gap.to_bytes();
+        assert!(Batch::parse(whole.clone()).is_ok());
+        for len in 0..9 {
+            // What follows must not be taken for the rest of it.
+            let mut bytes = BytesMut::from(&whole[..HEADER_LEN + len]);
+            bytes[4..8].copy_from_slice(&(len as u32).to_be_bytes());
+            output(6, "def").encode(&mut bytes);
+            assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(DROPPED)), "{len} bytes");
+        }
+        let mut bytes = BytesMut::from(&whole[..]);
+        bytes[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&5u64.to_be_bytes());
+        assert_eq!(Batch::parse(bytes.freeze()), Err(Malformed::Payload(DROPPED)));
     }
 
     proptest! {

@@ -1,7 +1,9 @@
 //! Input: who types, and what was typed that the command has not got yet.
 //!
 //! One writer drives at a time. What it types is kept here until the source acknowledges it, so that a broken connection
-//! to the source costs no key; how much that may be is bounded by the window that writers keep to.
+//! to the source costs no key; how much that may be is bounded by the window that writers keep to, and by how many of
+//! them are remembered. One that is forgotten had nothing under way, and the source, which remembers more of them, is
+//! asked where it stands when it comes back.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -12,6 +14,9 @@ use tokio::select;
 use super::{Session, lock};
 use crate::agent::protocol::{INPUT_WINDOW, Writer};
 use crate::source::{Command, Control};
+
+/// How many writers of a session are remembered. The one that was heard of least lately is forgotten first.
+pub const WRITERS: usize = 64;
 
 /// Why input was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,82 +31,127 @@ pub enum InputError {
 
 #[derive(Debug, Default)]
 struct Sent {
-    /// What the source has not acknowledged, by offset, without holes.
-    waiting: VecDeque<(u64, Bytes)>,
+    /// What the source has not acknowledged, by offset, without holes, each with when it came.
+    waiting: VecDeque<(u64, u64, Bytes)>,
     next: u64,
     acked: u64,
     /// Where it ends, once that is known.
     end: Option<u64>,
+    /// When it last said something, as a count.
+    heard: u64,
+}
+
+#[derive(Debug, Default)]
+struct Writers {
+    known: HashMap<Writer, Sent>,
+    heard: u64,
+}
+
+impl Writers {
+    /// What this writer sent: nothing where it is not known, and it is known from now on. Others may have to go for it.
+    fn meet(&mut self, writer: Writer) -> &mut Sent {
+        if !self.known.contains_key(&writer) {
+            self.make_room();
+        }
+        let heard = self.heard;
+        self.known.entry(writer).or_insert_with(|| Sent { heard, ..Sent::default() })
+    }
+
+    /// The same, for one that says something: none where all that are known have something under way.
+    fn hear(&mut self, writer: Writer) -> Result<&mut Sent, InputError> {
+        if !self.known.contains_key(&writer) && !self.make_room() {
+            return Err(InputError::OutOfWindow);
+        }
+        self.heard += 1;
+        let heard = self.heard;
+        let sent = self.meet(writer);
+        sent.heard = heard;
+        Ok(sent)
+    }
+
+    /// Forgets a writer of whom nothing is under way, where there are too many. Whether there is room for another one.
+    fn make_room(&mut self) -> bool {
+        if self.known.len() >= WRITERS {
+            let idle = self.known.iter().filter(|(_, sent)| sent.waiting.is_empty() && sent.end.is_none());
+            if let Some(oldest) = idle.min_by_key(|(_, sent)| sent.heard).map(|(writer, _)| *writer) {
+                self.known.remove(&oldest);
+            }
+        }
+        self.known.len() < WRITERS
+    }
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Input {
-    writers: Mutex<HashMap<Writer, Sent>>,
+    writers: Mutex<Writers>,
 }
 
 impl Input {
     /// Up to where the command has this writer's input.
     #[must_use]
     pub fn acked(&self, writer: Writer) -> u64 {
-        lock(&self.writers).get(&writer).map_or(0, |sent| sent.acked)
+        lock(&self.writers).known.get(&writer).map_or(0, |sent| sent.acked)
     }
 
     /// The source has a writer's input up to `offset`.
     fn note_ack(&self, writer: Writer, offset: u64) {
         {
             let mut writers = lock(&self.writers);
-            let sent = writers.entry(writer).or_default();
+            let sent = writers.meet(writer);
             sent.acked = sent.acked.max(offset);
             sent.next = sent.next.max(offset);
             let acked = sent.acked;
-            sent.waiting.retain(|(at, data)| at + data.len() as u64 > acked);
+            sent.waiting.retain(|(_, at, data)| at + data.len() as u64 > acked);
         }
     }
 
     /// Whether it is known where this writer stands.
     fn knows(&self, writer: Writer) -> bool {
-        lock(&self.writers).contains_key(&writer)
+        lock(&self.writers).known.contains_key(&writer)
     }
 
     /// Takes a writer's bytes, which starts at 0 where it is not known; `None` where they are here already.
     fn accept(&self, writer: Writer, offset: u64, data: Bytes) -> Result<Option<(u64, Bytes)>, InputError> {
         let mut writers = lock(&self.writers);
-        let sent = writers.entry(writer).or_default();
         let end = offset.saturating_add(data.len() as u64);
-        if offset > sent.next || end > sent.acked.saturating_add(INPUT_WINDOW) {
+        let (next, acked) = writers.known.get(&writer).map_or((0, 0), |sent| (sent.next, sent.acked));
+        if offset > next || end > acked.saturating_add(INPUT_WINDOW) {
             return Err(InputError::OutOfWindow);
         }
+        let sent = writers.hear(writer)?;
         if end <= sent.next {
             return Ok(None);
         }
         let new = data.slice((sent.next - offset) as usize..);
         let at = sent.next;
         sent.next = end;
-        sent.waiting.push_back((at, new.clone()));
+        sent.waiting.push_back((sent.heard, at, new.clone()));
         Ok(Some((at, new)))
     }
 
     /// Notes where a writer's input ends: behind all that it sent.
     fn end(&self, writer: Writer, offset: u64) -> Result<(), InputError> {
         let mut writers = lock(&self.writers);
-        let sent = writers.entry(writer).or_default();
-        if offset != sent.next {
+        if offset != writers.known.get(&writer).map_or(0, |sent| sent.next) {
             return Err(InputError::OutOfWindow);
         }
-        sent.end = Some(offset);
+        writers.hear(writer)?.end = Some(offset);
         Ok(())
     }
 
-    /// What a new connection to the source has to be told again, oldest first.
+    /// What a new connection to the source has to be told again, in the order in which it came. Ends come last: behind
+    /// one, nothing that another writer typed would reach the command.
     fn waiting(&self) -> Vec<Command> {
         let writers = lock(&self.writers);
-        let mut commands = Vec::new();
-        for (writer, sent) in writers.iter() {
-            commands.extend(sent.waiting.iter().map(|(at, data)| Command::Input(*writer, *at, data.clone())));
-            commands.extend(sent.end.map(|end| Command::InputEnd(*writer, end)));
+        let (mut typed, mut ends) = (Vec::new(), Vec::new());
+        for (writer, sent) in &writers.known {
+            let input = |at: u64, data: &Bytes| Command::Input(*writer, at, data.clone());
+            typed.extend(sent.waiting.iter().map(|(heard, at, data)| (*heard, input(*at, data))));
+            ends.extend(sent.end.map(|end| Command::InputEnd(*writer, end)));
         }
-        commands
+        typed.sort_by_key(|(heard, _)| *heard);
+        typed.into_iter().map(|(_, command)| command).chain(ends).collect()
     }
 }
 
@@ -216,6 +266,52 @@ mod tests {
         input.note_ack(2, 7);
         assert_eq!(input.accept(2, 5, bytes(b"abc")), Ok(Some((7, bytes(b"c")))));
         assert_eq!(input.accept(2, 9, bytes(b"x")), Err(InputError::OutOfWindow));
+    }
+
+    #[test]
+    fn so_many_writers_are_remembered_and_those_of_whom_something_is_under_way() {
+        let input = Input::default();
+        let key = Bytes::from_static(b"k");
+        let known = || lock(&input.writers).known.len();
+        assert!(input.accept(0, 0, key.clone()).is_ok());
+        for writer in 1..1000 {
+            assert_eq!(input.accept(writer, 0, key.clone()), Ok(Some((0, key.clone()))));
+            input.note_ack(writer, 1);
+        }
+        assert_eq!(known(), WRITERS);
+        assert_eq!((input.acked(999), input.acked(1)), (1, 0));
+        assert_eq!(input.waiting().len(), 1, "what the first one typed");
+        // One that was forgotten is met again, and its key is not typed twice.
+        assert_eq!(input.accept(1, 1, key.clone()), Err(InputError::OutOfWindow));
+        input.note_ack(1, 1);
+        assert_eq!(input.accept(1, 0, key.clone()), Ok(None));
+        assert_eq!(input.accept(1, 1, key.clone()), Ok(Some((1, key.clone()))));
+        assert_eq!(known(), WRITERS);
+        // Where all have something under way there is no room for more, and nothing of theirs is lost.
+        (2000..2000 + WRITERS as Writer).for_each(|writer| drop(input.accept(writer, 0, key.clone())));
+        assert_eq!((known(), input.waiting().len()), (WRITERS, WRITERS));
+        assert_eq!(input.accept(3000, 0, key.clone()), Err(InputError::OutOfWindow));
+        assert_eq!(input.end(3000, 0), Err(InputError::OutOfWindow));
+        input.note_ack(2000, 1);
+        assert!(input.accept(3000, 0, key).is_ok());
+    }
+
+    #[test]
+    fn what_is_told_again_comes_in_the_order_of_those_who_typed_and_ends_last() {
+        let input = Input::default();
+        let bytes = Bytes::from_static;
+        for writer in [9, 3, 7, 1, 5] {
+            assert!(input.accept(writer, 0, bytes(b"x")).is_ok());
+        }
+        assert_eq!(input.end(3, 1), Ok(()));
+        assert!(input.accept(9, 1, bytes(b"y")).is_ok());
+        input.note_ack(7, 0);
+        let told = input.waiting().into_iter().map(|command| match command {
+            Command::Input(writer, at, _) => (writer, at),
+            Command::InputEnd(writer, _) => (writer, u64::MAX),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(9, 0), (3, 0), (7, 0), (1, 0), (5, 0), (9, 1), (3, u64::MAX)]);
     }
 
     #[test]

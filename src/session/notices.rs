@@ -10,10 +10,13 @@ use super::Session;
 /// The code of what is said of a start that goes on.
 pub const STARTING: &str = "starting";
 
+/// The code of what a source says for itself.
+const SOURCE: &str = "source";
+
 /// A sentence for the people at a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// A stable code: `idle`, `renamed`, `starting`.
+    /// A stable code: `idle`, `renamed`, `source`, `starting`.
     pub code: &'static str,
     /// The sentence.
     pub text: String,
@@ -32,6 +35,11 @@ impl Notice {
     #[must_use]
     pub fn starting(text: String) -> Self {
         Self { code: STARTING, text }
+    }
+
+    /// What the source cannot do, or cannot know.
+    pub(super) fn source(text: String) -> Self {
+        Self { code: SOURCE, text }
     }
 
     /// The session's short name is another one now.

@@ -9,6 +9,7 @@ use super::notices::{Notice, STARTING};
 use super::{Session, lock, now};
 use crate::agent::protocol::Start;
 use crate::backend::{Backend, BackendError};
+use crate::metrics::Metrics;
 use crate::record::{Batch, Cause, Payload, Record};
 use crate::source::{Command, Event, Source};
 
@@ -41,12 +42,13 @@ pub enum Pumped {
 
 impl Session {
     /// Pumps until the session has its end and the source is not needed any more. `start` is what a source that was not
-    /// told yet is told.
+    /// told yet is told; what the source could not give is counted in `metrics`.
     pub async fn pump(
         self: &Arc<Self>,
         backend: &dyn Backend,
         place: &serde_json::Value,
         mut start: Option<Start>,
+        metrics: &Metrics,
     ) -> Pumped {
         let mut wait = AGAIN.0;
         let mut first = true;
@@ -64,7 +66,7 @@ impl Session {
                     if std::mem::take(&mut first) {
                         self.learn(source.card.as_ref());
                     }
-                    self.pump_from(source, &mut start).await;
+                    self.pump_from(source, &mut start, metrics).await;
                     self.set_control(None);
                 }
                 Err(BackendError::Taken(by)) => {
@@ -106,7 +108,7 @@ impl Session {
     }
 
     /// One connection's worth. After the exit the connection is kept: the recorder may still read from it.
-    async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>) {
+    async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>, metrics: &Metrics) {
         source.control.send(Command::Card(self.card())).await;
         if !source.started {
             let Some(start) = start.clone() else {
@@ -149,6 +151,9 @@ impl Session {
                     let batch = if first { self.continued(batch) } else { batch };
                     first = false;
                     little = batch.bytes.len() < LITTLE;
+                    if batch.drops {
+                        batch.gaps().for_each(|reason| metrics.source_gap(reason));
+                    }
                     if !batch.is_empty() {
                         self.publish(batch);
                     }
@@ -156,6 +161,7 @@ impl Session {
                 Event::InputAck(writer, offset) => self.note_input(writer, offset),
                 Event::Started => self.note_started(now()),
                 Event::Idle(left) => self.note_idle(left),
+                Event::Said(text) => self.notices.say(Notice::source(text)),
             }
         }
     }

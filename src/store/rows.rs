@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use sqlx::error::DatabaseError;
 use uuid::Uuid;
 
-use super::{AuditRow, Chunk, ChunkKind, Micros, SessionRow, StoreError, TicketRow};
+use super::{AuditRow, Chunk, ChunkKind, Kind, Micros, SessionRow, StoreError, TicketRow};
 
 const RECORDS: i16 = 0;
 const SCREEN: i16 = 1;
@@ -195,6 +195,7 @@ pub(super) struct Ticket {
     used_at: Option<Micros>,
     revoked_at: Option<Micros>,
     resume_hash: Option<String>,
+    issuer_identity: Option<String>,
 }
 
 impl TryFrom<Ticket> for TicketRow {
@@ -212,6 +213,7 @@ impl TryFrom<Ticket> for TicketRow {
             used_at: row.used_at,
             revoked_at: row.revoked_at,
             resume_hash: row.resume_hash,
+            issuer_identity: row.issuer_identity.map(|identity| from_json("tickets", &identity)).transpose()?,
         })
     }
 }
@@ -230,6 +232,7 @@ macro_rules! insert_ticket {
             .bind($ticket.used_at)
             .bind($ticket.revoked_at)
             .bind(&$ticket.resume_hash)
+            .bind($ticket.issuer_identity.as_ref().map(ToString::to_string))
     };
 }
 pub(super) use insert_ticket;
@@ -282,13 +285,13 @@ pub(super) fn now() -> Micros {
 }
 
 /// The short name of the session with this number.
-pub(super) fn session_name(number: i64) -> String {
-    format!("run.{number}")
+pub(super) fn session_name(kind: Kind, number: i64) -> String {
+    format!("{}.{number}", kind.name())
 }
 
 /// The number in a session's short name.
 pub(super) fn session_number(name: &str) -> i64 {
-    name.strip_prefix("run.").and_then(|number| number.parse().ok()).unwrap_or(0)
+    name.rsplit_once('.').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
 }
 
 /// A limit in bytes that always lets the first one through.

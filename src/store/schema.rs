@@ -20,12 +20,18 @@ fn migration(version: i64, name: &'static str, sql: &'static str) -> Migration {
 
 /// What SQLite's tables are made of, in order.
 pub(super) fn sqlite() -> Vec<Migration> {
-    vec![migration(1001, "first", include_str!("../../migrations/sqlite/1001_first.sql"))]
+    vec![
+        migration(1001, "first", include_str!("../../migrations/sqlite/1001_first.sql")),
+        migration(1002, "issuers", include_str!("../../migrations/sqlite/1002_issuers.sql")),
+    ]
 }
 
 /// What PostgreSQL's tables are made of, in order.
 pub(super) fn postgres() -> Vec<Migration> {
-    vec![migration(1001, "first", include_str!("../../migrations/postgres/1001_first.sql"))]
+    vec![
+        migration(1001, "first", include_str!("../../migrations/postgres/1001_first.sql")),
+        migration(1002, "issuers", include_str!("../../migrations/postgres/1002_issuers.sql")),
+    ]
 }
 
 /// Applies what is missing, one hub at a time. After an error the connection must be closed: it may hold the lock.

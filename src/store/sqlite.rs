@@ -49,26 +49,38 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the database at `path`. Makes it, with its folder, for this user alone where it is not there.
+    /// Opens the database at `path`. Makes it, with its folder, for this user alone where it is not there. One of a
+    /// later version is left as it was.
     ///
     /// # Errors
     /// [`StoreError::Newer`] for the tables of a later version; [`StoreError::Database`] where the file cannot be
     /// made, read or written.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        make_private(path).map_err(sqlx::Error::Io)?;
+        let empty = make_private(path).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).foreign_keys(true);
-        let writing = options
-            .clone()
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
+        // Said again of a file that has tables it would change nothing, but be written to it.
+        let made = if empty { options.clone().auto_vacuum(SqliteAutoVacuum::Incremental) } else { options.clone() };
+        let writing = made
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", LOG_BYTES);
         let writer = pool().max_connections(1).after_release(still_usable).connect_with(writing).await?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "1"));
         let store = Self { writer, readers };
-        schema::prepare(&mut *store.writer.acquire().await?, &schema::sqlite()).await?;
-        sqlx::query(sql::MAKE_INSTALLATION).bind(Uuid::new_v4()).bind(rows::now()).execute(&store.writer).await?;
-        Ok(store)
+        match store.prepare().await {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                // Its log files go with the last connection, and that is not left to whenever it is noticed.
+                store.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        schema::prepare(&mut *self.writer.acquire().await?, &schema::sqlite()).await?;
+        sqlx::query(sql::MAKE_INSTALLATION).bind(Uuid::new_v4()).bind(rows::now()).execute(&self.writer).await?;
+        Ok(())
     }
 }
 
@@ -89,12 +101,12 @@ fn still_usable(
     })
 }
 
-/// Makes the file where it is not there. SQLite gives its log files the same mode.
-fn make_private(path: &Path) -> std::io::Result<()> {
+/// Makes the file where it is not there. SQLite gives its log files the same mode. Whether it is empty.
+fn make_private(path: &Path) -> std::io::Result<bool> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.metadata().map(|file| file.len() == 0)
 }
 
 #[async_trait]

@@ -41,6 +41,9 @@ fn many_bytes_pass_unchanged() {
     let ended = home.run_with(&["run", "--", "cat"], &bytes);
     assert_eq!(ended.status, 0, "{}", ended.stderr);
     assert!(ended.stdout == bytes, "{} bytes came back", ended.stdout.len());
+    // Nothing that the command prints makes the client look for more to send.
+    let ended = home.run_with(&["run", "--", "wc", "-c"], &bytes);
+    assert_eq!((ended.status, ended.text().trim()), (0, "20000000"), "{}", ended.stderr);
 }
 
 #[test]

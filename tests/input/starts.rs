@@ -321,6 +321,7 @@ async fn a_database_that_is_away_or_of_a_later_version_is_told_of() {
     start.fails(1, "database_newer", &["later version", "9001", "use that version"]);
     client_fails(&start.home, &[], 125, &["no hub could be started", "later version", "[database_newer]"]);
     assert!(fs::read(&path).expect("a database") == before, "it is left as it was");
+    assert!(!start.home.join("foghorn.db-wal").exists(), "nothing that waits to be written to it");
     let Some(database) = Database::alone().await else { return };
     let start = Start::new().env("FOGHORN_DATABASE_URL", database.url());
     start.starts();

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use foghorn::protocol::{INPUT_WINDOW, MAX_INPUT};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bed::{Bed, OTHER};
+use crate::raw;
 use crate::support::server::until;
 use crate::wire::{BINARY, FIN, Got, PING, Wire, frame, input, text};
 
@@ -275,9 +277,21 @@ async fn an_offset_beyond_the_end_is_waited_for_while_there_may_be_more() {
     driver.send(&text(&format!(r#"{{"type":"consumed","offset":{}}}"#, u64::MAX))).await;
     driver.send(&input(0, "typed\n")).await;
     driver.hears("input_ack").await;
+    // So is who follows over plain HTTP, whose answer is then broken off: nothing is not all of the output.
+    let mut plain = raw::connect(&bed.server).await;
+    let head = format!(
+        "GET /v1/sessions/{}/output?follow=true&from=1099511627776 HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {}\r\n\r\n",
+        bed.id,
+        bed.server.token()
+    );
+    plain.write_all(head.as_bytes()).await.expect("sends");
     let (server, id) = bed.finish_but_keep().await;
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).await.expect("the connection ends");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.ends_with("0\r\n\r\n"), "{answer}");
     for wire in &mut far {
-        assert!(wire.rest().await.is_some(), "told that there is no more");
+        ends(wire, "offset_beyond_end", 4400, "the session ended before that offset").await;
         assert!(wire.output.is_empty());
     }
     let mut ended = Wire::open(&server.url(), &server.token(), &id).await.expect("a websocket");
@@ -324,6 +338,29 @@ async fn input_that_does_not_follow_is_refused_and_reaches_nobody() {
     let mut wire = bed.viewer(&hello(5)).await;
     wire.send(&input(10, "last\n")).await;
     wire.shows("got last.").await;
+    bed.finish().await;
+}
+
+#[tokio::test]
+async fn a_writer_that_many_others_came_after_goes_on_where_it_was() {
+    let bed = Bed::start().await;
+    let hello = |number: u8| format!(r#""role":"take","writer":"000000000000000000000000000001{number:02x}""#);
+    let line = |number: u8| format!("w{number:03}\n");
+    for number in 0..100 {
+        let mut wire = bed.viewer(&hello(number)).await;
+        wire.send(&input(0, &line(number))).await;
+        let ack = wire.hears("input_ack").await;
+        assert_eq!(ack["offset"], 5);
+    }
+    // One that missed its acknowledgement and says all again, one that missed a part of it, one that goes on.
+    for (number, from) in [(0, 0), (1, 3), (2, 5)] {
+        let mut wire = bed.viewer(&hello(number)).await;
+        let all = format!("{}more of {number}\n", line(number));
+        wire.send(&input(from, &all[from as usize..])).await;
+        wire.shows(&format!("got more of {number}.")).await;
+        let seen = String::from_utf8_lossy(&wire.output).into_owned();
+        assert_eq!(seen.matches(&format!("got w{number:03}.")).count(), 1, "{seen}");
+    }
     bed.finish().await;
 }
 

@@ -119,6 +119,7 @@ async fn real_answers_are_as_the_description_says() {
     ask("POST", "/v1/sessions/{id}/signal", format!("/v1/sessions/{id}/signal"), Some(json!({"signal": 0}))).await;
     ask("GET", "/v1/sessions/{id}/output", format!("/v1/sessions/{ended}/output?from=99"), None).await;
     ask("GET", "/v1/audit", "/v1/audit".into(), None).await;
+    ask("GET", "/v1/apps", "/v1/apps".into(), None).await;
     ask("GET", "/readyz", "/readyz".into(), None).await;
     // Each door that answers with JSON was asked.
     for door in DOORS.iter().filter(|door| door.answers.iter().any(|answer| answer.shape_name().is_some())) {

@@ -1,6 +1,7 @@
 //! Viewers are counted by what they do.
 
 use foghorn::protocol::{HubMessage, Mode};
+use foghorn::record::Reason;
 use serde_json::json;
 
 use super::metrics::samples;
@@ -57,4 +58,25 @@ async fn a_gap_that_a_viewer_is_told_of_is_counted_by_its_reason() {
     assert_eq!(viewer.rest().await, 1000);
     assert_eq!(viewer.gaps.len(), 1, "{:?}", viewer.gaps);
     assert_eq!(samples(&server).await["foghorn_gaps_total{reason=\"not_recorded\"}"], 1.0);
+}
+
+#[tokio::test]
+async fn a_gap_that_comes_from_a_source_is_counted_once_however_many_follow() {
+    let mut server = Server::start("spool = \"4 MiB\"\n").await;
+    let go = server.home().join("go");
+    assert!(std::process::Command::new("mkfifo").arg(&go).status().expect("runs").success());
+    let id = server.run_detached(&format!("echo up; read x < {}; seq 1 1000000", go.display())).await;
+    let mut viewer = server.attach(&id, Hello::watch()).await;
+    viewer.shows("up\n").await;
+    // No hub takes what the spool has no room for.
+    server.kill();
+    std::fs::write(&go, "\n").expect("writes");
+    until("the command ends", async || server.processes(&id).is_empty().then_some(())).await;
+    server.again().await;
+    for _ in 0..3 {
+        let mut viewer = server.attach(&id, Hello::watch()).await;
+        assert_eq!(viewer.rest().await, 1000);
+        let [(_, _, Reason::SpoolFull)] = viewer.gaps[..] else { panic!("gaps: {:?}", viewer.gaps) };
+    }
+    assert_eq!(samples(&server).await["foghorn_source_gaps_total{reason=\"spool_full\"}"], 1.0);
 }

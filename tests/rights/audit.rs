@@ -4,7 +4,7 @@ use foghorn::protocol::{ClientMessage, HubMessage, Role};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::support::server::{Hello, until};
+use crate::support::server::Hello;
 
 /// A line of the trail: actor, action, outcome.
 type Line = (String, String, String);

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use foghorn::protocol::HubMessage;
+use foghorn::protocol::{ClientMessage, HubMessage, Secret};
 use serde_json::json;
 
 use super::*;
+use crate::support::authorizer::Mood;
+use crate::support::doors;
 use crate::support::server::Hello;
 
 /// The value of a variable that a command is given.
@@ -115,5 +117,67 @@ async fn secrets_are_in_no_log_error_metric_description_trail_process_or_databas
         ("a revoked ticket", &revoked),
         ("a resume secret", &resume),
         ("a variable's value", VALUE),
+    ]);
+}
+
+#[tokio::test]
+async fn a_persons_token_is_where_it_is_shown_and_nowhere_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, shown) = (dir.path().join("token"), "what-the-hub-shows-its-webhook-0123456789");
+    fs::write(&file, shown).expect("writes");
+    let token_file = format!("token_file = \"{}\"\n", file.display());
+    let (mut server, authorizer) = webhook::hub_with("blog", "", &token_file, &[("FOGHORN_LOG", "trace")]).await;
+    let [_, _, _, ria, rob, ..] = webhook::TOKENS;
+    let later = "header.of-ria-another-one.signature";
+    authorizer.knows(later, "ria");
+    let id = doors::start(&server, "blog", ria).await;
+    let path = format!("/v1/sessions/{id}");
+    let (status, _) = server.ask_as(ria, "POST", &format!("{path}/tickets"), Some(json!({"right": "read"}))).await;
+    assert_eq!(status, 201);
+    let mut viewer = server.attach_as(ria, &id, Hello::watch()).await.expect("watches");
+    viewer.say(&ClientMessage::Renew { token: Secret::new(later) }).await;
+    viewer.hears(|message| matches!(message, HubMessage::Renewed)).await;
+    let mut places = Places(Vec::new());
+    let unknown = "header.nobody-knows-this-one.signature";
+    for mood in [Mood::Answers, Mood::Fails, Mood::Babbles, Mood::Hangs] {
+        authorizer.mind().mood = mood;
+        for (token, door) in [
+            (ria, path.clone()),
+            (rob, path.clone()),
+            (unknown, path.clone()),
+            (ria, format!("{path}/tickets")),
+            (rob, "/v1/apps/blog/logs".into()),
+            (ria, "/metrics".into()),
+            (later, "/v1/apps".into()),
+        ] {
+            let (status, answer) = server.bytes_as(token, "GET", &door, None).await;
+            places.add(format!("the answer {status} of {door} while it {mood:?}"), answer);
+        }
+    }
+    authorizer.mind().mood = Mood::Answers;
+    for door in ["/metrics", "/v1/audit"] {
+        let (status, answer) = server.bytes_as(&server.token(), "GET", door, None).await;
+        assert_eq!(status, 200);
+        places.add(door, answer);
+    }
+    processes(&mut places, server.home().to_str().expect("a path"));
+    stop_all(&server).await;
+    server.terminate().await;
+    assert!(server.log().contains("\"level\":\"DEBUG\""), "the log tells little");
+    places.add("the log", server.log());
+    for entry in fs::read_dir(server.home()).expect("a folder").flatten().filter(|entry| entry.path().is_file()) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        places.add(format!("the file {name}"), fs::read(entry.path()).expect("reads"));
+    }
+    let stored = |(name, bytes): &(String, Vec<u8>)| {
+        name.starts_with("the file foghorn.db") && bytes.windows(10).any(|part| part == b"developers")
+    };
+    assert!(places.0.iter().any(stored), "the ticket keeps its issuer's groups");
+    places.have_none_of(&[
+        ("a person's token", ria),
+        ("another person's token", rob),
+        ("a token that came later", later),
+        ("an unknown token", unknown),
+        ("what the webhook is shown", shown),
     ]);
 }

@@ -1,12 +1,11 @@
 //! Every door with every kind of caller.
 
-use bytes::Bytes;
-use foghorn::http::routes::{DOORS, Door, Rule};
+use foghorn::http::routes::{DOORS, Rule};
 use foghorn::protocol::{HubMessage, Right};
-use http_body_util::Full;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
+use crate::support::doors::{outcome, request};
 use crate::support::server::Hello;
 use crate::support::whole::whole;
 
@@ -83,43 +82,6 @@ async fn callers(server: &Server, session: &str, elsewhere: &str) -> ([Option<St
         Some(server.token()),
     ];
     (tokens, spare)
-}
-
-/// A request for a door as the table describes it.
-fn request(server: &Server, door: &Door, path: &str, token: Option<&str>) -> http::Request<Full<Bytes>> {
-    let body = door.body.map_or("", |(_, example)| example);
-    let mut request = http::Request::builder().method(door.method).uri(format!("{}{path}", server.url()));
-    request = request.header("content-type", "application/json");
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
-    }
-    if door.path.ends_with("/attach") {
-        request = request.header("connection", "Upgrade").header("upgrade", "websocket");
-        request = request.header("sec-websocket-version", "13").header("sec-websocket-protocol", "foghorn.v1");
-        request = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    }
-    request.body(Full::new(Bytes::from(body))).expect("a request")
-}
-
-/// What became of a caller. All that is answered is among what the table says of the door.
-fn outcome(door: &Door, answer: &http::Response<Bytes>) -> char {
-    let status = answer.status().as_u16();
-    let problem: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-    let code = problem["code"].as_str().unwrap_or_default();
-    match (status, code) {
-        (401, "unauthorized" | "ticket_used") => {
-            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
-            'u'
-        }
-        (403, "forbidden") => 'f',
-        (404, "session_not_found") => 'n',
-        _ => {
-            let said =
-                door.answers.iter().any(|answer| answer.status == status) || door.errors.contains(&(status, code));
-            assert!(said, "{} {} does not say that it may answer {status} {code:?}", door.method, door.path);
-            'i'
-        }
-    }
 }
 
 #[tokio::test]

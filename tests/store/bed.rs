@@ -144,6 +144,7 @@ pub(crate) fn ticket(session: Uuid) -> TicketRow {
         session,
         right: Right::Write,
         issuer: "ada".into(),
+        issuer_identity: Some(serde_json::json!({"user": "ann", "groups": ["dev"]})),
         one_use: true,
         expires_at: 1_900_000_000_000_000,
         used_at: None,

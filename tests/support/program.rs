@@ -22,6 +22,11 @@ impl Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_foghorn"));
         command.args(args).env("FOGHORN_URL", url).env("FOGHORN_TOKEN", server.token()).env("FOGHORN_APP", "test");
         command.env("FOGHORN_HOME", server.home().join("client"));
+        Self::run(command)
+    }
+
+    /// Starts a command as it is.
+    pub(crate) fn run(mut command: Command) -> Self {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let stdin = child.stdin.take();

@@ -192,7 +192,8 @@ impl Making<'_> {
                 env.retain(|variable| !self.run.env.contains_key(&variable.name));
                 env.extend(self.run.env.iter().map(new));
                 own.stdin = Some(self.order.stdin || self.order.tty);
-                own.stdin_once = Some(false);
+                // What ends a stdin without a terminal is the end of the connection that wrote to it.
+                own.stdin_once = Some(!self.order.tty);
                 own.tty = Some(self.order.tty);
             }
         }
@@ -236,6 +237,13 @@ impl Making<'_> {
             ..Container::default()
         }
     }
+}
+
+/// Whether a run's pod has an agent.
+#[must_use]
+pub fn has_agent(pod: &Pod) -> bool {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    volumes.is_some_and(|volumes| volumes.iter().any(|volume| volume.name == NAME))
 }
 
 fn mount() -> VolumeMount {

@@ -1,8 +1,9 @@
 //! How far a pod has come: followed until its container runs, or it is known why it will not.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodStatus};
 use kube::api::Api;
 use kube::runtime::watcher::{self, watch_object, watcher};
@@ -52,6 +53,11 @@ const HOPELESS: [&str; 9] = [
     "CrashLoopBackOff",
 ];
 
+/// The name of the container that a place names, or that has the command.
+pub fn of_place(place: &Place, pod: &Pod) -> String {
+    place.container.clone().unwrap_or_else(|| container(pod))
+}
+
 /// How far a pod has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stand {
@@ -71,56 +77,117 @@ pub fn container(pod: &Pod) -> String {
     pod.annotations().get(CONTAINER).cloned().or_else(first).unwrap_or_default()
 }
 
+/// How far a container has come that is not on its way any more.
+#[derive(Clone, Debug)]
+pub enum Begun {
+    /// It runs.
+    Running(Box<Pod>),
+    /// It has ended, or will not run.
+    Ended(Box<Pod>, Cause),
+}
+
 /// Waits until a pod's container runs.
 ///
 /// # Errors
 /// [`BackendError::Ended`] where it will not, and [`BackendError::Unreachable`] where the API server does not answer.
 pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<Pod, BackendError> {
+    match begun(client, place, Duration::ZERO, tell).await? {
+        Begun::Running(pod) => Ok(*pod),
+        Begun::Ended(_, cause) => Err(BackendError::Ended(cause)),
+    }
+}
+
+/// Waits until a pod's container runs or has run. A pod that is not there is waited for so long.
+///
+/// # Errors
+/// [`BackendError::Ended`] where there is no pod, and [`BackendError::Unreachable`] where the API server does not answer.
+pub async fn begun(client: &Client, place: &Place, missing: Duration, tell: &Tell<'_>) -> Result<Begun, BackendError> {
     let pods = Api::<Pod>::namespaced(client.clone(), &place.namespace);
     // Most often it is there already.
     let pod = pods.get_opt(&place.pod).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
-    let Some(pod) = pod else { return Err(BackendError::Ended(gone())) };
-    match stand(&pod, &container(&pod)) {
-        Stand::Running => return Ok(pod),
-        Stand::Ended(cause) => return Err(BackendError::Ended(cause)),
-        Stand::Coming | Stand::Unschedulable(_) => {}
+    let mut seen = pod.is_some();
+    match pod.map(|pod| look(place, pod)) {
+        Some(Look::Begun(begun)) => return Ok(begun),
+        None if missing.is_zero() => return Err(BackendError::Ended(gone())),
+        None => tell(format!("waiting for the pod {}", place.pod)),
+        Some(_) => {}
     }
-    let mut pods = Box::pin(watch_object(pods, &place.pod));
-    let of_pod = watcher::Config::default().fields(&format!("involvedObject.name={}", place.pod));
-    let mut events = Box::pin(watcher(Api::<Event>::namespaced(client.clone(), &place.namespace), of_pod));
-    let mut told = Told::default();
+    let mut follow = Following::new(client, place);
+    let absent = Instant::now() + missing;
     let mut hopeless = None;
     let limit = Instant::now() + LIMIT;
     loop {
-        let deadline = hopeless.as_ref().map_or(limit, |(at, _)| *at);
+        let room = hopeless.as_ref().map_or(limit, |(at, _)| *at);
+        let deadline = if seen { room } else { absent };
         select! {
-            pod = pods.next() => match pod {
-                Some(Ok(Some(pod))) => match stand(&pod, &container(&pod)) {
-                    Stand::Running => return Ok(pod),
-                    Stand::Ended(cause) => return Err(BackendError::Ended(cause)),
-                    Stand::Unschedulable(reason) => hopeless = hopeless.or(Some((Instant::now() + SCHEDULE, reason))),
-                    Stand::Coming => hopeless = None,
-                },
-                Some(Ok(None)) => return Err(BackendError::Ended(gone())),
+            pod = follow.pods.next() => match pod {
+                Some(Ok(Some(pod))) => {
+                    seen = true;
+                    match look(place, pod) {
+                        Look::Begun(begun) => return Ok(begun),
+                        Look::Unschedulable(why) => hopeless = hopeless.or(Some((Instant::now() + SCHEDULE, why))),
+                        Look::Coming => hopeless = None,
+                    }
+                }
+                Some(Ok(None)) if seen => return Err(BackendError::Ended(gone())),
+                Some(Ok(None)) => {}
                 Some(Err(error)) => {
                     tracing::debug!(%error, pod = place.pod, "cannot follow a pod; trying again");
                     tokio::time::sleep(AGAIN).await;
                 }
                 None => return Err(BackendError::Unreachable("the pod is not followed any more".into())),
             },
-            event = events.next() => match event {
-                Some(Ok(event)) => told.tell(event, tell),
-                // Not every hub may see events; the pod's own state says what has to be known.
-                Some(Err(_)) => tokio::time::sleep(AGAIN).await,
-                // Told of its end never: a watcher goes on for ever.
-                None => tokio::time::sleep(AGAIN).await,
-            },
+            event = follow.events.next() => follow.told.hear(event, tell).await,
             () = sleep_until(deadline) => {
-                return Err(BackendError::Ended(start_failed(match hopeless {
-                    Some((_, reason)) => format!("no node has room for its pod: {reason}"),
-                    None => format!("its pod did not start within {LIMIT:?}{}", detail(told.0)),
-                })));
-            }
+                let missing = Some(missing).filter(|_| !seen);
+                return Err(BackendError::Ended(late(place, missing, hopeless, follow.told.0)));
+            },
+        }
+    }
+}
+
+/// Why nobody waits any longer.
+fn late(place: &Place, missing: Option<Duration>, hopeless: Option<(Instant, String)>, told: Option<String>) -> Cause {
+    start_failed(match (missing, hopeless) {
+        (None, Some((_, reason))) => format!("no node has room for its pod: {reason}"),
+        (None, None) => format!("its pod did not start within {LIMIT:?}{}", detail(told)),
+        (Some(missing), _) => {
+            let missing = humantime::format_duration(missing);
+            format!("there was no pod {} in the namespace {} within {missing}", place.pod, place.namespace)
+        }
+    })
+}
+
+/// What is seen of a pod.
+enum Look {
+    Coming,
+    Unschedulable(String),
+    Begun(Begun),
+}
+
+fn look(place: &Place, pod: Pod) -> Look {
+    match stand(&pod, &of_place(place, &pod)) {
+        Stand::Running => Look::Begun(Begun::Running(Box::new(pod))),
+        Stand::Ended(cause) => Look::Begun(Begun::Ended(Box::new(pod), cause)),
+        Stand::Unschedulable(reason) => Look::Unschedulable(reason),
+        Stand::Coming => Look::Coming,
+    }
+}
+
+/// A pod and its events, followed.
+struct Following {
+    pods: Pin<Box<dyn Stream<Item = Result<Option<Pod>, watcher::Error>> + Send>>,
+    events: Pin<Box<dyn Stream<Item = Result<watcher::Event<Event>, watcher::Error>> + Send>>,
+    told: Told,
+}
+
+impl Following {
+    fn new(client: &Client, place: &Place) -> Self {
+        let of_pod = watcher::Config::default().fields(&format!("involvedObject.name={}", place.pod));
+        Self {
+            pods: Box::pin(watch_object(Api::namespaced(client.clone(), &place.namespace), &place.pod)),
+            events: Box::pin(watcher(Api::namespaced(client.clone(), &place.namespace), of_pod)),
+            told: Told::default(),
         }
     }
 }
@@ -130,6 +197,17 @@ pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<
 struct Told(Option<String>);
 
 impl Told {
+    /// Tells an event that is worth it.
+    async fn hear(&mut self, event: Option<Result<watcher::Event<Event>, watcher::Error>>, tell: &Tell<'_>) {
+        match event {
+            Some(Ok(event)) => self.tell(event, tell),
+            // Not every hub may see events; the pod's own state says what has to be known.
+            Some(Err(_)) => tokio::time::sleep(AGAIN).await,
+            // A watcher has no end.
+            None => std::future::pending().await,
+        }
+    }
+
     fn tell(&mut self, event: watcher::Event<Event>, tell: &Tell<'_>) {
         let (watcher::Event::Apply(event) | watcher::Event::InitApply(event)) = event else { return };
         let (Some(reason), Some(message)) = (event.reason, event.message) else { return };
@@ -144,7 +222,7 @@ fn start_failed(reason: String) -> Cause {
     Cause::StartFailed { status: 125, reason }
 }
 
-fn gone() -> Cause {
+pub(super) fn gone() -> Cause {
     Cause::Lost { reason: "its pod is not there: it was never made, or somebody else has deleted it".into() }
 }
 
@@ -208,6 +286,66 @@ fn ended_by(status: &PodStatus, ended: &ContainerStateTerminated, deleted: bool)
         "OOMKilled" => Cause::Lost { reason: "its container was killed because it used too much memory".into() },
         _ if deleted => Cause::Evicted { reason: "its pod was deleted".into() },
         _ => Cause::Lost { reason: format!("its agent ended with status {}", ended.exit_code) },
+    }
+}
+
+/// How often a container was started again.
+#[must_use]
+pub fn restarts(pod: &Pod, container: &str) -> i32 {
+    let all = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    all.and_then(|all| all.iter().find(|own| own.name == container)).map_or(0, |own| own.restart_count)
+}
+
+/// The end of a container whose first process is the command itself, and that had been started again so often when it
+/// was met; none while it has none.
+#[must_use]
+pub fn end_of_command(pod: &Pod, container: &str, restarts: i32) -> Option<Cause> {
+    let status = pod.status.clone().unwrap_or_default();
+    let own = status.container_statuses.iter().flatten().find(|own| own.name == container);
+    let Some(ended) = own.and_then(|own| terminated(own, restarts)) else {
+        return match stand(pod, container) {
+            Stand::Ended(cause) => Some(cause),
+            _ => None,
+        };
+    };
+    let deleted = pod.metadata.deletion_timestamp.is_some() && ended.exit_code != 0;
+    match ended.reason.as_deref().unwrap_or_default() {
+        "ContainerCannotRun" | "StartError" => Some(cannot_run(&ended)),
+        "OOMKilled" => Some(ended_by(&status, &ended, deleted)),
+        _ if of_pod(&status).is_some() || deleted => Some(ended_by(&status, &ended, deleted)),
+        _ => Some(Cause::Exited { status: ended.exit_code.clamp(0, 255) as u8 }),
+    }
+}
+
+/// Whether a container has ended that did run: then it may have printed something.
+#[must_use]
+pub fn has_run(pod: &Pod, container: &str) -> bool {
+    let all = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let own = all.and_then(|all| all.iter().find(|own| own.name == container));
+    own.and_then(|own| terminated(own, own.restart_count))
+        .is_some_and(|ended| !matches!(ended.reason.as_deref(), Some("ContainerCannotRun" | "StartError")))
+}
+
+/// How a container ended, or the one before it that it was started in place of.
+fn terminated(status: &ContainerStatus, restarts: i32) -> Option<ContainerStateTerminated> {
+    let of = |state: &Option<ContainerState>| state.clone().and_then(|state| state.terminated);
+    if status.restart_count > restarts { of(&status.last_state) } else { of(&status.state) }
+}
+
+/// The end of a container whose command could not be started, with a shell's statuses.
+fn cannot_run(ended: &ContainerStateTerminated) -> Cause {
+    let reason = ended.message.clone().unwrap_or_else(|| "its container could not be started".into());
+    Cause::StartFailed { status: status_of(&reason), reason }
+}
+
+/// What a shell exits with where a program cannot be started for this reason.
+#[must_use]
+pub fn status_of(reason: &str) -> u8 {
+    let says = |parts: &[&str]| parts.iter().any(|part| reason.contains(part));
+    match () {
+        () if says(&["executable file not found", "no such file or directory"]) => 127,
+        () if says(&["permission denied", "is a directory"]) => 126,
+        () => 125,
     }
 }
 

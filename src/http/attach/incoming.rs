@@ -4,13 +4,15 @@ use bytes::{Buf, Bytes};
 
 use super::viewer::Attending;
 use super::{Closed, bad};
+use crate::http::auth::renewed;
 use crate::http::error::ApiError;
 use crate::http::sessions::{audited, line};
 use crate::http::websocket::Message;
-use crate::protocol::{ClientMessage, Close, HubMessage, INPUT_HEADER_LEN};
+use crate::protocol::{ClientMessage, Close, HubMessage, INPUT_HEADER_LEN, Secret};
 use crate::record::Size;
 use crate::registry::PACE_WINDOW;
 use crate::session::input::InputError;
+use crate::session::lock;
 use crate::source::Command;
 use crate::store::{AuditRow, Right};
 
@@ -22,6 +24,8 @@ pub(super) enum Obeyed {
     Resized(Size),
     /// The viewer has the seat now; it is told who is here.
     Took,
+    /// The viewer has a token that is good.
+    Renewed,
     /// The viewer is told something.
     Say(HubMessage),
     /// The viewer leaves, or has to.
@@ -98,14 +102,24 @@ impl Attending<'_> {
                 }
                 return Err(Closed(Close::Normal, "detached", "detached".into()));
             }
+            ClientMessage::Renew { token } => return Ok(self.renew(token).await),
         }
         Ok(Obeyed::Done)
     }
 
+    async fn renew(self, token: Secret) -> Obeyed {
+        match renewed(&self.guest.hub, &self.guest.caller, token).await {
+            Ok(caller) => {
+                *lock(&self.guest.renewed) = Some(caller);
+                Obeyed::Renewed
+            }
+            Err(error) => Obeyed::Say(HubMessage::Error { code: error.code.into(), detail: error.detail }),
+        }
+    }
+
     async fn take(self, size: Option<Size>) -> Obeyed {
         let guest = self.guest;
-        let right = guest.caller.right(&guest.session.row).unwrap_or(Right::Read);
-        if right < Right::Write || self.hello.writer.is_none() {
+        if guest.right < Right::Write || self.hello.writer.is_none() {
             let error = ApiError::forbidden("type in this session");
             let line = line(&guest.caller, "driver", Some(guest.session.id()), guest.peer);
             guest.hub.audit(AuditRow { outcome: error.code.into(), ..line });
@@ -123,7 +137,7 @@ impl Attending<'_> {
     /// Signals and stops: for who has the right to control; to type is another right.
     async fn control(self, action: &str, command: Command) -> Obeyed {
         let guest = self.guest;
-        let may = guest.caller.right(&guest.session.row) == Some(Right::Control);
+        let may = guest.right == Right::Control;
         let outcome = if may { Ok(()) } else { Err(ApiError::forbidden(&format!("{action} this session"))) };
         let line = line(&guest.caller, action, Some(guest.session.id()), guest.peer);
         match audited(&guest.hub, line, outcome) {

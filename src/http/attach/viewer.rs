@@ -15,9 +15,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::incoming::Obeyed;
-use super::{Closed, Connection, Guest, Hello};
-use crate::http::auth::again;
-use crate::http::error::ApiError;
+use super::stays::Stays;
+use super::{Closed, Connection, Guest, Hello, beyond_end};
 use crate::http::sessions::{info, line};
 use crate::http::websocket::Message;
 use crate::metrics::{self, Watching};
@@ -56,7 +55,7 @@ enum Turn {
 }
 
 /// What follows the session for a viewer.
-struct Following {
+pub(super) struct Following {
     subscription: Subscription,
     /// Who was here when the viewer was last told, and when that was.
     told: Present,
@@ -68,21 +67,27 @@ struct Following {
     /// When the peer last said something, and when it is asked to.
     heard: Instant,
     ping: Instant,
+    /// Until when another token has to come, for one that has ended.
+    pub(super) renew: Option<Instant>,
     /// The last word, once there is one.
-    closed: Option<Closed>,
+    pub(super) closed: Option<Closed>,
 }
 
 impl Following {
     /// When something is due.
     fn due(&self) -> Instant {
-        self.ping.min(self.heard + SILENCE)
+        let due = self.ping.min(self.heard + SILENCE);
+        self.renew.map_or(due, |renew| due.min(renew))
     }
 
-    /// Asks the peer for a sign of life, or gives it up.
+    /// Asks the peer for a sign of life, or gives it up; so for another token.
     fn tick(&mut self, connection: &mut Connection) -> io::Result<()> {
         let now = Instant::now();
         if now >= self.heard + SILENCE {
             return Err(io::ErrorKind::TimedOut.into());
+        }
+        if self.renew.is_some_and(|renew| now >= renew) {
+            self.closed = Some(Closed::unauthorized());
         }
         if now >= self.ping {
             self.ping = now + PING;
@@ -161,7 +166,7 @@ impl<'a> Attending<'a> {
         let mut following = self.start();
         let mut past: Work<'a, Past> = self.screen_first();
         let mut obeying: Work<'a, Obeyed> = None;
-        let mut checking: Work<'a, bool> = None;
+        let mut checking: Work<'a, Stays> = None;
         connection.say(&self.welcome());
         if past.is_none() {
             connection.say(&self.presence(&following.told));
@@ -174,6 +179,8 @@ impl<'a> Attending<'a> {
                 return Ok(Closed(Close::GoingAway, "stopping", "the hub stops".into()));
             }
             let turn = self.give(&mut following, connection, &mut past)?;
+            // What came in between: taking records takes the word of it as heard.
+            self.tell(&mut following, connection);
             if obeying.is_none() {
                 obeying = self.hear(&mut following, connection);
             }
@@ -190,12 +197,12 @@ impl<'a> Attending<'a> {
                 () = &mut timer => {
                     following.tick(connection)?;
                     timer.as_mut().reset(following.due());
-                    checking.get_or_insert_with(|| Box::pin(self.keeps_right()));
+                    checking.get_or_insert_with(|| Box::pin(self.stays()));
                 }
-                keeps = finished(&mut checking) => if !keeps {
-                    let error = ApiError::unauthorized();
-                    following.closed = Some(Closed(Close::Unauthorized, error.code, error.detail));
-                },
+                stays = finished(&mut checking) => {
+                    following.checked(&stays, connection);
+                    timer.as_mut().reset(following.due());
+                }
                 came = finished(&mut past) => self.came(came, &mut following, connection)?,
                 ready = connection.stream.ready(interest(blocked)), if listens || blocked => {
                     if ready?.is_readable() && listens && connection.read()? {
@@ -225,6 +232,7 @@ impl<'a> Attending<'a> {
             size: self.hello.size,
             heard: now,
             ping: now + PING,
+            renew: None,
             closed: None,
         }
     }
@@ -281,12 +289,18 @@ impl<'a> Attending<'a> {
                 let older = following.subscription.older(ring);
                 *past = Some(Box::pin(async move { Past::Records(older.await) }));
             }
-            Taken::Ended => {
-                let text = "the session has ended".to_owned();
-                following.closed = Some(Closed(Close::Normal, "ended", text));
-            }
+            Taken::Ended => following.closed = Some(self.ended(following.subscription.offset())),
         }
         false
+    }
+
+    /// The last word to one who has all up to `offset`: more than there is, where it asked for what never came.
+    fn ended(self, offset: u64) -> Closed {
+        let head = self.guest.session.head();
+        if offset > head {
+            return beyond_end(head);
+        }
+        Closed(Close::Normal, "ended", "the session has ended".to_owned())
     }
 
     /// Whether a screen's viewer is better brought up by a snapshot, and there is one from further on.
@@ -351,6 +365,10 @@ impl<'a> Attending<'a> {
         match obeyed {
             Obeyed::Done => {}
             Obeyed::Resized(size) => following.size = Some(size),
+            Obeyed::Renewed => {
+                following.renew = None;
+                connection.say(&HubMessage::Renewed);
+            }
             Obeyed::Say(message) => connection.say(&message),
             Obeyed::Close(closed) => following.closed = Some(closed),
             Obeyed::Took => self.tell_presence(following, connection),
@@ -362,7 +380,8 @@ impl<'a> Attending<'a> {
         let session = &self.guest.session;
         if let Some(writer) = self.hello.writer {
             let acked = session.input.acked(writer);
-            if acked != following.acked {
+            // Less where the writer was forgotten, which had nothing under way.
+            if acked > following.acked {
                 following.acked = acked;
                 connection.say(&HubMessage::InputAck { offset: acked });
             }
@@ -408,13 +427,6 @@ impl<'a> Attending<'a> {
             watchers: present.viewers - usize::from(present.driver.is_some()),
             driving,
         }
-    }
-
-    /// Whether the viewer still has the right that it came with.
-    async fn keeps_right(self) -> bool {
-        let row = &self.guest.session.row;
-        let caller = again(&self.guest.hub, &self.guest.caller).await;
-        caller.and_then(|caller| caller.right(row)) >= self.guest.caller.right(row)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::cell::{Cell, Clusters, Color, Pen};
 use super::charset::{Charset, Charsets};
-use super::grid::{Grid, Saved, TAB};
+use super::grid::{Grid, Row, Saved, TAB};
 use super::links::Links;
 use super::term::Term;
 use crate::record::MAX_PAYLOAD;
@@ -92,6 +92,11 @@ fn drawn(cell: &Cell) -> Cell {
     cell
 }
 
+/// Whether nothing of a row is drawn, alone.
+fn is_blank(row: &Row) -> bool {
+    row.is_blank() || row.cells().iter().all(|cell| is_erased(cell) && cell.pen.bg == Color::Default)
+}
+
 /// Whether the cursor waits to go on to the next row behind a character that the set in use would change.
 fn waits_behind_mapped(term: &Term) -> bool {
     let grid = term.grid();
@@ -168,7 +173,7 @@ impl Painter<'_> {
         let from_above = row.wrapped && y > 0;
         let goes_on = grid.rows.get(y + 1).is_some_and(|next| next.wrapped);
         let waits = self.waits.filter(|&(_, line)| line == y).map(|(x, _)| x);
-        if row.is_blank() && !from_above && !goes_on && waits.is_none() {
+        if is_blank(row) && !from_above && !goes_on && waits.is_none() {
             return;
         }
         let mut at = Some(0);

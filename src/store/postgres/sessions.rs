@@ -22,7 +22,7 @@ pub(super) async fn create(pool: &PgPool, mut row: SessionRow) -> Result<Created
         tx.rollback().await?;
         return Ok(Created::Existing(Box::new(same.try_into()?)));
     }
-    row.name = rows::session_name(number);
+    row.name = rows::session_name(row.kind, number);
     partitions::ensure(&mut tx, rows::day(row.created_at)).await?;
     rows::insert_session!(row).execute(&mut *tx).await?;
     tx.commit().await?;
@@ -45,7 +45,7 @@ pub(super) async fn restore(pool: &PgPool, mut row: SessionRow) -> Result<Sessio
     }
     sqlx::query(sql::RAISE_NUMBER).bind(rows::session_number(&row.name)).execute(&mut *tx).await?;
     while row.name.is_empty() || sqlx::query_scalar(sql::NAME_TAKEN).bind(&row.name).fetch_one(&mut *tx).await? {
-        row.name = rows::session_name(sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?);
+        row.name = rows::session_name(row.kind, sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?);
     }
     partitions::ensure(&mut tx, rows::day(row.created_at)).await?;
     rows::insert_session!(row).execute(&mut *tx).await?;

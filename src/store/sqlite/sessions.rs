@@ -17,7 +17,7 @@ pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<C
         tx.rollback().await?;
         return Ok(Created::Existing(Box::new(same.try_into()?)));
     }
-    row.name = rows::session_name(number);
+    row.name = rows::session_name(row.kind, number);
     rows::insert_session!(row).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(Created::New(Box::new(row)))
@@ -38,7 +38,7 @@ pub(super) async fn restore(writer: &SqlitePool, mut row: SessionRow) -> Result<
     }
     sqlx::query(sql::RAISE_NUMBER).bind(rows::session_number(&row.name)).execute(&mut *tx).await?;
     while row.name.is_empty() || sqlx::query_scalar(sql::NAME_TAKEN).bind(&row.name).fetch_one(&mut *tx).await? {
-        row.name = rows::session_name(sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?);
+        row.name = rows::session_name(row.kind, sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?);
     }
     rows::insert_session!(row).execute(&mut *tx).await?;
     tx.commit().await?;

@@ -1,0 +1,73 @@
+//! Which pods are deleted, and deleting them.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams};
+use uuid::Uuid;
+
+use super::{Place, TRIES, Way, choose};
+use crate::kubernetes::error::is_not_found;
+use crate::kubernetes::{Cluster, INSTALLATION, SESSION};
+
+/// Whether a pod was made by this installation for this session.
+pub(super) fn owns(pod: &Pod, installation: Uuid, session: Uuid) -> bool {
+    let is = |label, id: Uuid| pod.labels().get(label).is_some_and(|value| *value == id.to_string());
+    is(INSTALLATION, installation) && is(SESSION, session)
+}
+
+/// Deletes a session's pod.
+#[derive(Clone)]
+pub(super) struct Remover {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) installation: Uuid,
+    pub(super) session: Uuid,
+    pub(super) place: Place,
+}
+
+impl Remover {
+    /// Deletes it if it may be. Waits until the API server has taken it.
+    pub(super) async fn delete(&self, grace: Option<u32>) {
+        let (session, name) = (self.session, &self.place.pod);
+        let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), &self.place.namespace);
+        let mut params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+        for _ in 0..TRIES.0 {
+            let error = match pods.get_opt(name).await {
+                Ok(Some(pod)) if self.may(&pod) => {
+                    params.preconditions = Some(kube::api::Preconditions { uid: pod.uid(), resource_version: None });
+                    match pods.delete(name, &params).await {
+                        Ok(_) => return,
+                        Err(error) if is_not_found(&error) => return,
+                        Err(error) => error,
+                    }
+                }
+                Ok(_) => return,
+                Err(error) => error,
+            };
+            tracing::warn!(%error, %session, pod = name, "cannot delete a pod; trying again");
+            tokio::time::sleep(TRIES.1).await;
+        }
+    }
+
+    /// Another's pod is deleted where its hand-over asked for that, and nowhere else.
+    fn may(&self, pod: &Pod) -> bool {
+        match self.place.way {
+            Way::Agent | Way::Attach => owns(pod, self.installation, self.session),
+            Way::Exec => false,
+            Way::Pod => {
+                let app = self.place.app.as_deref();
+                self.place.delete && choose::belongs(&self.cluster, pod, app).is_ok()
+            }
+        }
+    }
+
+    /// The same, with the pod's own grace, each time that it is called.
+    pub(super) fn when_asked(self) -> Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
+        Arc::new(move || {
+            let remover = self.clone();
+            Box::pin(async move { remover.delete(None).await })
+        })
+    }
+}

@@ -1,0 +1,297 @@
+//! How a container's streams are had: opened for an exec, and, for a container that was there before, continued from its
+//! log, or from its end.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::AsyncReadExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, AttachParams, LogParams};
+use kube::core::Request;
+use kube::{Client, Resource, ResourceExt};
+use tokio::select;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::super::{Place, start};
+use super::splice::{Known, Rest, overlap};
+use crate::kubernetes::channel::{self, Frame, Input, Output};
+use crate::kubernetes::error::{is_refusal, sentence};
+use crate::record::Cause;
+
+/// How long the API server may take to open streams.
+const OPEN: Duration = Duration::from_secs(30);
+
+/// How long the first request for streams is tried again where a kubelet is not ready for it yet.
+const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+
+/// How long a container whose streams have ended may take to be told as ended.
+const LINGER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(200));
+
+/// How long what was printed while its log was read may take to come over the streams as well.
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// Bytes that may come over the streams while the log is read; then they wait in the connection.
+const HELD: usize = 4 << 20;
+
+/// How long a log that is about to be whole may take for its next piece, and how often that is waited for.
+const STILL: (Duration, usize) = (Duration::from_millis(250), 40);
+
+/// What a kubelet gives as a log that it has no more.
+const NO_LOG: &[u8] = b"unable to retrieve container logs for ";
+
+/// The longest log that is read, in bytes. Kubernetes rotates at 10 MiB, unless told otherwise.
+const MAX_LOG: usize = 64 << 20;
+
+/// A container to be had.
+#[derive(Clone)]
+pub(crate) struct Container {
+    pub(crate) client: Client,
+    pub(crate) place: Place,
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether it has, or the exec is to have, a terminal.
+    pub(crate) tty: bool,
+    /// Whether it has, or the exec is to have, a stdin.
+    pub(crate) stdin: bool,
+    /// Its pod's, and how often it had been started again when it was met.
+    pub(crate) uid: Option<String>,
+    pub(crate) restarts: i32,
+}
+
+/// Streams that are open.
+pub(super) struct Streams {
+    pub(super) output: Output,
+    pub(super) input: Input,
+    /// What was printed before.
+    pub(super) past: Past,
+    /// What has come over the streams already.
+    pub(super) held: VecDeque<Frame>,
+}
+
+/// What a log has that did not come over streams.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    pub(super) bytes: Vec<u8>,
+    /// Whether some before it is gone.
+    pub(super) lost: bool,
+    /// What the people should know.
+    pub(super) said: Option<String>,
+}
+
+/// How an attach came out.
+pub(super) enum Joined {
+    /// The container runs.
+    Streams(Box<Streams>),
+    /// It has ended, with this in its log that had not come.
+    Over(Past, Cause),
+}
+
+/// Why streams could not be had.
+#[derive(Debug)]
+pub(super) enum Unjoined {
+    /// They are refused for good.
+    Refused(String),
+    /// They could not be had now.
+    Failed(String),
+}
+
+impl Container {
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.place.namespace)
+    }
+
+    fn params(&self, stdin: bool) -> AttachParams {
+        let params = AttachParams::default().container(&self.name).stdin(stdin).stdout(true);
+        params.stderr(!self.tty).tty(self.tty)
+    }
+
+    async fn open(&self, request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> Opened {
+        let request = request.map_err(|error| Unjoined::Refused(error.to_string()))?;
+        match timeout(OPEN, channel::open(&self.client, request)).await {
+            Ok(Ok(streams)) => Ok(streams),
+            Ok(Err(error)) if is_refusal(&error) => Err(Unjoined::Refused(sentence(&error))),
+            Ok(Err(error)) => Err(Unjoined::Failed(sentence(&error))),
+            Err(_) => Err(Unjoined::Failed("the API server does not answer".into())),
+        }
+    }
+
+    /// Starts a command.
+    pub(super) async fn exec(self, command: Vec<String>) -> Result<Box<Streams>, Unjoined> {
+        let request = Request::new(Pod::url_path(&(), Some(&self.place.namespace)));
+        let request = request.exec(&self.place.pod, command, &self.params(self.stdin));
+        let (output, input) = self.open(request).await?;
+        Ok(Box::new(Streams { output, input, past: Past::default(), held: VecDeque::new() }))
+    }
+
+    /// Attaches, or finds its end. Streams that have `ended` by themselves leave it a while to be told as ended too.
+    pub(super) async fn attach(self, known: Known, stdin: bool, ended: bool) -> Result<Joined, Unjoined> {
+        let linger = Instant::now() + if ended { LINGER.0 } else { Duration::ZERO };
+        let mut tries = TRIES.0;
+        loop {
+            if let Some((pod, cause)) = self.end().await? {
+                let previous = pod.is_some_and(|pod| start::restarts(&pod, &self.name) > self.restarts);
+                return Ok(Joined::Over(self.last(&known, previous, ended).await, cause));
+            }
+            if Instant::now() < linger {
+                sleep(LINGER.1).await;
+                continue;
+            }
+            let request = Request::new(Pod::url_path(&(), Some(&self.place.namespace)));
+            let opened = self.open(request.attach(&self.place.pod, &self.params(stdin))).await;
+            tries -= 1;
+            match opened {
+                Ok((output, input)) => return Ok(Joined::Streams(Box::new(self.splice(output, input, &known).await))),
+                // A container that has just ended, or has just started, is refused as one that will never be.
+                Err(_) if tries > 0 => sleep(TRIES.1).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Its end, with its pod if that is still there; none while it runs.
+    async fn end(&self) -> Result<Option<(Option<Pod>, Cause)>, Unjoined> {
+        let pod = self.pods().get_opt(&self.place.pod).await;
+        let pod = pod.map_err(|error| Unjoined::Failed(sentence(&error)))?;
+        Ok(match pod.filter(|pod| self.uid.is_none() || pod.uid() == self.uid) {
+            None => Some((None, start::gone())),
+            Some(pod) => start::end_of_command(&pod, &self.name, self.restarts).map(|cause| (Some(pod), cause)),
+        })
+    }
+
+    /// What the log of a container that has ended has behind what is known. Streams that have `ended` by themselves had
+    /// all of it, as far as they can be believed.
+    async fn last(&self, known: &Known, previous: bool, ended: bool) -> Past {
+        let log = self.whole_log(previous).await;
+        if ended && log.is_err() {
+            return Past::default();
+        }
+        let mut past = past(&log, known);
+        if let Ok(log) = &log
+            && past.said.is_none()
+        {
+            past.said = known.differs(log, past.bytes.len() as u64).map(differs);
+        }
+        past
+    }
+
+    /// The log of a container that has ended: the runtime may still be writing it.
+    async fn whole_log(&self, previous: bool) -> Result<Vec<u8>, String> {
+        let mut log = self.log(previous).await;
+        for _ in 0..STILL.1 {
+            sleep(STILL.0).await;
+            let next = self.log(previous).await;
+            match (&log, &next) {
+                (Ok(before), Ok(now)) if before.len() == now.len() => break,
+                // It was there, and is gone with its pod.
+                (Ok(_), Err(_)) => break,
+                (Err(_), Err(_)) => return next,
+                _ => log = next,
+            }
+        }
+        log
+    }
+
+    /// Puts the log before what comes over streams that were opened before it was read.
+    async fn splice(&self, mut output: Output, input: Input, known: &Known) -> Streams {
+        let (mut held, mut bytes, mut open) = (VecDeque::new(), 0, true);
+        let mut log = pin!(self.log(false));
+        let mut read = None;
+        let mut settled = Instant::now() + OPEN;
+        loop {
+            select! {
+                frame = output.next(), if open && bytes < HELD => match frame {
+                    Ok(Some(frame)) => {
+                        bytes += if let Frame::Output(_, data) = &frame { data.len() } else { 0 };
+                        open = !matches!(frame, Frame::Ended(_));
+                        held.push_back(frame);
+                    }
+                    // Whoever reads on is told so.
+                    Ok(None) | Err(_) => open = false,
+                },
+                log = &mut log, if read.is_none() => {
+                    read = Some(log);
+                    settled = Instant::now() + SETTLE;
+                }
+                () = sleep_until(settled) => break,
+            }
+        }
+        let log = read.unwrap_or_else(|| Err("the API server does not answer".into()));
+        let past = past(&log, known);
+        let known = overlap(&past.bytes, &live(&held));
+        skip(&mut held, known);
+        Streams { output, input, past, held }
+    }
+
+    async fn log(&self, previous: bool) -> Result<Vec<u8>, String> {
+        let params = LogParams { container: Some(self.name.clone()), previous, ..LogParams::default() };
+        let log = self.pods().log_stream(&self.place.pod, &params).await.map_err(|error| sentence(&error))?;
+        let mut bytes = Vec::new();
+        let read = log.take(MAX_LOG as u64).read_to_end(&mut bytes).await;
+        read.map_err(|error| error.to_string())?;
+        match bytes.starts_with(NO_LOG) && !bytes.contains(&b'\n') {
+            true => Err(String::from_utf8_lossy(&bytes).into_owned()),
+            false => Ok(bytes),
+        }
+    }
+}
+
+type Opened = Result<(Output, Input), Unjoined>;
+
+fn past(log: &Result<Vec<u8>, String>, known: &Known) -> Past {
+    match log {
+        Ok(log) => match known.rest(log) {
+            Rest::From(at) => Past { bytes: log[at..].to_vec(), ..Past::default() },
+            Rest::Lost => Past { bytes: log.clone(), lost: true, said: None },
+        },
+        Err(error) => Past {
+            said: Some(format!("what it printed while nobody was attached to it is not known: {error}")),
+            ..Past::default()
+        },
+    }
+}
+
+/// What is said of an output that is longer or shorter than the log.
+fn differs(more: i64) -> String {
+    let count = more.unsigned_abs();
+    if more > 0 {
+        format!("{count} bytes of its output are missing where the hub attached to it")
+    } else {
+        format!("{count} bytes of its output came twice where the hub attached to it")
+    }
+}
+
+/// The output among what came over the streams.
+fn live(held: &VecDeque<Frame>) -> Vec<u8> {
+    let data = held.iter().filter_map(|frame| match frame {
+        Frame::Output(_, data) => Some(&data[..]),
+        _ => None,
+    });
+    data.flatten().copied().collect()
+}
+
+/// Takes off so many bytes of output.
+fn skip(held: &mut VecDeque<Frame>, mut bytes: usize) {
+    for frame in held {
+        let Frame::Output(_, data) = frame else { continue };
+        let taken = bytes.min(data.len());
+        let _known = data.split_to(taken);
+        bytes -= taken;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Stream;
+
+    #[test]
+    fn what_is_in_the_log_is_taken_off_the_streams() {
+        let output = |data: &'static str| Frame::Output(Stream::Stdout, data.into());
+        let mut held = VecDeque::from([output("two\n"), Frame::Alive, output("three\n"), output("four\n")]);
+        let log = b"one\ntwo\nth";
+        let known = overlap(log, &live(&held));
+        skip(&mut held, known);
+        assert_eq!(live(&held), b"ree\nfour\n");
+    }
+}

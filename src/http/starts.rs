@@ -1,0 +1,52 @@
+//! What a start asks for, and whether its caller may.
+
+use super::Hub;
+use super::auth::{Act, Caller, Holder, Role};
+use super::error::ApiError;
+use crate::protocol::{NewPod, NewSession, NewSource};
+use crate::registry::wanted::{Wanted, handed};
+use uuid::Uuid;
+
+/// What is to be started, for the audit trail.
+#[must_use]
+pub fn what(new: &NewSession) -> String {
+    match &new.source {
+        NewSource::Run(run) => run.command.join(" "),
+        NewSource::Exec(exec) => format!("{}: {}", exec.pod, exec.command.join(" ")),
+        NewSource::Pod(pod) => format!("{}/{}", pod.namespace, pod.pod),
+    }
+}
+
+/// The session that a caller wants, and may start.
+///
+/// # Errors
+/// What is wrong with the request, and that the caller may not.
+pub async fn wanted(hub: &Hub, caller: &Caller, new: NewSession) -> Result<Wanted, ApiError> {
+    match (new.source, new.id) {
+        (NewSource::Pod(pod), Some(id)) => pod_of(hub, caller, id, *pod).await,
+        (NewSource::Pod(_), None) => Err(ApiError::invalid("a pod is handed over under an id: a UUID of the caller's")),
+        (_, Some(_)) => Err(ApiError::invalid("only a pod that is handed over has an id of its caller's")),
+        (NewSource::Run(run), None) => {
+            may(hub, caller, Act::Run, &run.app).await?;
+            Ok(Wanted::run(*run)?)
+        }
+        (NewSource::Exec(exec), None) => {
+            may(hub, caller, Act::Exec, &exec.app).await?;
+            Ok(Wanted::exec(*exec)?)
+        }
+    }
+}
+
+async fn may(hub: &Hub, caller: &Caller, act: Act, app: &str) -> Result<(), ApiError> {
+    caller.check(hub, act, app, &format!("start sessions of {app}")).await
+}
+
+/// A pod that is handed over: by a controller alone, and of an app that it may start sessions of.
+async fn pod_of(hub: &Hub, caller: &Caller, id: Uuid, pod: NewPod) -> Result<Wanted, ApiError> {
+    let Caller::Token(Holder { role: Role::Controller | Role::Admin, .. }) = caller else {
+        return Err(ApiError::forbidden("hand pods over"));
+    };
+    let whose = hub.registry.whose(id, &handed(pod.clone())).await?;
+    may(hub, caller, Act::Exec, &whose.app).await?;
+    Ok(Wanted::pod(id, pod, whose)?)
+}

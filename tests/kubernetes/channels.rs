@@ -1,0 +1,129 @@
+//! Exec against a server that has what the real cluster has not: version 5 of the protocol, and its failures. The real
+//! `kubectl` is another client of that server, which shows that it speaks the protocol rightly.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::channels::{Channels, NAMESPACE, POD};
+use crate::support::program::Program;
+use crate::support::server::{Hello, Server};
+
+const V4: &str = "v4.channel.k8s.io";
+const V5: &str = "v5.channel.k8s.io";
+
+/// A server, and a hub of it.
+async fn hub(version: &'static str) -> (Channels, Server, tempfile::TempDir) {
+    let channels = Channels::start(version).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let settings =
+        format!("[kubernetes]\nkubeconfig = \"{}\"\nnamespace = \"{NAMESPACE}\"\n", channels.kubeconfig(dir.path()));
+    let hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
+    (channels, hub, dir)
+}
+
+async fn start(hub: &Server, command: &[&str]) -> String {
+    let source = json!({ "kind": "exec", "app": "demo", "pod": "web.1", "command": command, "stdin": true });
+    let (status, session) = hub.ask("POST", "/v1/sessions", Some(json!({ "source": source }))).await;
+    assert_eq!(status, 201, "{session}");
+    session["id"].as_str().expect("an id").to_owned()
+}
+
+fn exec(hub: &Server, command: &[&str]) -> Program {
+    Program::start(hub, &hub.url(), &[&["exec", "-a", "demo", "web.1", "-T", "--"], command].concat())
+}
+
+/// kubectl, as a client of the server.
+fn kubectl(kubeconfig: &str, input: &[u8], command: &[&str]) -> (Option<i32>, String, String) {
+    let mut child = Command::new("kubectl")
+        .args(["--kubeconfig", kubeconfig, "exec", "-i", POD, "--"])
+        .args(command)
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "true")
+        .env("HOME", "/nonexistent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl");
+    child.stdin.take().expect("its input").write_all(input).expect("writes");
+    let output = child.wait_with_output().expect("ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn version_5_ends_the_input_and_kubectl_agrees() {
+    let (channels, hub, dir) = hub(V5).await;
+    let (status, out, said) = kubectl(&channels.kubeconfig(dir.path()), b"one\ntwo\n", &["cat"]);
+    assert_eq!((status, out.as_str(), said.as_str()), (Some(0), "one\ntwo\n", "eof\n"));
+    let (status, _, said) = kubectl(&channels.kubeconfig(dir.path()), b"", &["exit", "7"]);
+    assert_eq!(status, Some(7), "{said}");
+    let mut program = exec(&hub, &["cat"]);
+    program.types("one\ntwo\n");
+    let (status, out, said) = program.ends().await;
+    assert_eq!((status, &*out), (Some(0), &b"one\ntwo\n"[..]), "{said}");
+    assert!(said.contains("eof\n") && !said.contains("is not told"), "{said}");
+    let (status, ..) = exec(&hub, &["exit", "7"]).ends().await;
+    assert_eq!(status, Some(7));
+}
+
+#[tokio::test]
+async fn version_4_has_no_end_of_input_and_no_output_is_lost() {
+    let (_channels, hub, _dir) = hub(V4).await;
+    let mut program = exec(&hub, &["cat"]);
+    program.types("one\n");
+    program.prints("one\n").await;
+    drop(program.stdin());
+    program.says("is not told that its input has ended").await;
+    assert!(!program.stderr().contains("stream 255?"), "{}", program.stderr());
+    let (status, ..) = exec(&hub, &["exit", "0"]).ends().await;
+    assert_eq!(status, Some(0));
+}
+
+#[tokio::test]
+async fn a_flood_holds_up_no_key() {
+    let (_channels, hub, _dir) = hub(V5).await;
+    let id = start(&hub, &["flood"]).await;
+    let mut driver = hub.attach(&id, Hello { paces: false, ..Hello::drive(1) }).await;
+    driver.shows("xxxx").await;
+    let since = Instant::now();
+    driver.type_at(0, "q").await;
+    driver.rest().await;
+    assert_eq!(hub.ended(&id).await["exit_status"], 3);
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_refused_and_what_breaks_is_told() {
+    let (_channels, hub, _dir) = hub(V5).await;
+    for code in ["403", "404", "500"] {
+        let id = start(&hub, &[code]).await;
+        let ended = hub.ended(&id).await;
+        assert_eq!((&ended["exit_status"], &ended["exit"]["cause"]), (&json!(125), &json!("start_failed")), "{ended}");
+        assert!(ended["exit_text"].as_str().expect("a text").contains("no exec for you"), "{ended}");
+    }
+    let ended = hub.ended(&start(&hub, &["nothing"]).await).await;
+    assert_eq!(ended["exit_status"], 127, "{ended}");
+    let id = start(&hub, &["cut"]).await;
+    let ended = hub.ended(&id).await;
+    assert_eq!(ended["exit"]["cause"], "lost", "{ended}");
+    assert_eq!(hub.output(&id, true).await, "before\n");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_given_up() {
+    let (_channels, hub, _dir) = hub(V5).await;
+    let id = start(&hub, &["hang"]).await;
+    let since = Instant::now();
+    let ended = loop {
+        let (_, session) = hub.ask("GET", &format!("/v1/sessions/{id}?wait=20"), None).await;
+        if session["state"] == "ended" {
+            break session;
+        }
+        assert!(since.elapsed() < Duration::from_secs(100), "{session}");
+    };
+    assert!(ended["exit_text"].as_str().expect("a text").contains("silent"), "{ended}");
+    assert_eq!(hub.output(&id, true).await, "before\n");
+}

@@ -1,0 +1,258 @@
+//! A server that speaks as much of the API server's language as an exec needs, over plain HTTP: with version 4 or 5 of
+//! the channel protocol, and with all the failures that a real one has only now and then.
+//!
+//! What "runs" in its one pod is told by the first word of the command.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+const CLOSE: u8 = 255;
+
+/// The namespace and the pod that there are.
+pub(crate) const NAMESPACE: &str = "fake";
+pub(crate) const POD: &str = "demo-web-1";
+
+/// See the module's documentation.
+pub(crate) struct Channels {
+    /// Where it listens.
+    pub(crate) url: String,
+}
+
+impl Channels {
+    /// A server that speaks this version of the protocol alone.
+    pub(crate) async fn start(version: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, version));
+            }
+        });
+        Self { url }
+    }
+
+    /// Writes a kubeconfig for it; its path.
+    pub(crate) fn kubeconfig(&self, dir: &Path) -> String {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "fake",
+            "clusters": [{ "name": "fake", "cluster": { "server": self.url } }],
+            "users": [{ "name": "fake", "user": {} }],
+            "contexts": [{ "name": "fake", "context": { "cluster": "fake", "user": "fake", "namespace": NAMESPACE } }],
+        });
+        let path = dir.join("kubeconfig");
+        std::fs::write(&path, config.to_string()).expect("writes");
+        path.display().to_string()
+    }
+}
+
+/// One connection: one request, or one websocket.
+async fn serve(mut stream: TcpStream, version: &'static str) {
+    let head = head(&stream).await;
+    let target = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+    if !target.contains(&format!("/pods/{POD}/exec?")) {
+        let mut read = vec![0; head.len()];
+        stream.read_exact(&mut read).await.expect("reads");
+        let answer = object(target.split('?').next().unwrap_or_default());
+        return answer_with(&mut stream, if answer["code"] == 404 { 404 } else { 200 }, &answer).await;
+    }
+    let command = command(&target);
+    let first = command.first().map(String::as_str).unwrap_or_default();
+    if let Ok(code @ 400..) = first.parse::<u16>() {
+        let mut read = vec![0; head.len()];
+        stream.read_exact(&mut read).await.expect("reads");
+        return answer_with(&mut stream, code, &status(code, "no exec for you")).await;
+    }
+    #[expect(clippy::result_large_err, reason = "the library's own")]
+    let choose = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+        let asked = request.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
+        if asked.is_some_and(|asked| asked.contains(version)) {
+            response.headers_mut().insert("sec-websocket-protocol", version.parse().expect("a value"));
+        }
+        Ok(response)
+    };
+    let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else { return };
+    run(socket, &command).await;
+}
+
+/// The head of the request, which stays in the socket.
+async fn head(stream: &TcpStream) -> String {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let len = stream.peek(&mut buffer).await.unwrap_or(0);
+        let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+        match text.find("\r\n\r\n") {
+            Some(end) => return text[..end + 4].to_owned(),
+            None if len == 0 => return text,
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+}
+
+async fn answer_with(stream: &mut TcpStream, code: u16, body: &Value) {
+    let body = body.to_string();
+    let head = format!(
+        "HTTP/1.1 {code} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+}
+
+/// The words of `command=` in a query.
+fn command(target: &str) -> Vec<String> {
+    let url = url_of(target);
+    url.into_iter().filter(|(name, _)| name == "command").map(|(_, value)| value).collect()
+}
+
+fn url_of(target: &str) -> Vec<(String, String)> {
+    let query = target.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.replace('+', " ").replace("%2F", "/"))).collect()
+}
+
+fn status(code: u16, message: &str) -> Value {
+    json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message, "reason": "Said" })
+}
+
+/// What there is at a path.
+fn object(path: &str) -> Value {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": POD, "namespace": NAMESPACE, "uid": "u-1", "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": { "app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "web" },
+        },
+        "spec": { "containers": [{ "name": "web", "image": "web:1" }] },
+        "status": { "phase": "Running", "containerStatuses": [
+            { "name": "web", "image": "web:1", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } },
+        ] },
+    });
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    match path {
+        "/version" => {
+            json!({ "major": "1", "minor": "33", "gitVersion": "v1.33.0", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "", "goVersion": "", "compiler": "", "platform": "" })
+        }
+        "/api" => json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] }),
+        "/apis" => json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] }),
+        "/api/v1" => json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [
+            { "name": "pods", "singularName": "pod", "namespaced": true, "kind": "Pod", "verbs": ["get", "list"] },
+            { "name": "pods/exec", "singularName": "", "namespaced": true, "kind": "PodExecOptions", "verbs": ["create", "get"] },
+        ] }),
+        path if path == pods => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod] }),
+        path if path == format!("{pods}/{POD}") => pod,
+        "/api/v1/pods" => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [] }),
+        _ => status(404, "there is no such thing"),
+    }
+}
+
+type Socket = WebSocketStream<TcpStream>;
+
+async fn say(socket: &mut Socket, stream: u8, data: &[u8]) -> bool {
+    let mut message = vec![stream];
+    message.extend_from_slice(data);
+    socket.send(Message::Binary(message.into())).await.is_ok()
+}
+
+async fn exit(mut socket: Socket, code: u8) {
+    let status = match code {
+        0 => json!({ "metadata": {}, "status": "Success" }),
+        code => json!({
+            "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with exit code {code}"),
+            "details": { "causes": [{ "reason": "ExitCode", "message": code.to_string() }] },
+        }),
+    };
+    say(&mut socket, STATUS, status.to_string().as_bytes()).await;
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Default::default() };
+    let _ = socket.close(Some(frame)).await;
+    while let Some(Ok(_)) = socket.next().await {}
+}
+
+/// The next message on a stream.
+async fn hear(socket: &mut Socket) -> Option<(u8, Bytes)> {
+    loop {
+        match socket.next().await? {
+            Ok(Message::Binary(data)) if !data.is_empty() => return Some((data[0], data.slice(1..))),
+            Ok(Message::Close(_)) | Err(_) => return None,
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn run(mut socket: Socket, command: &[String]) {
+    match command.first().map(String::as_str).unwrap_or_default() {
+        // Gives back what comes, with what it was on: to the end of stdin, which only version 5 has.
+        "cat" => {
+            while let Some((stream, data)) = hear(&mut socket).await {
+                match stream {
+                    STDIN if data.is_empty() => {}
+                    STDIN => drop(say(&mut socket, STDOUT, &data).await),
+                    RESIZE => drop(say(&mut socket, STDERR, &data).await),
+                    CLOSE if *data == [STDIN] => {
+                        say(&mut socket, STDERR, b"eof\n").await;
+                        return exit(socket, 0).await;
+                    }
+                    other => drop(say(&mut socket, STDERR, format!("stream {other}?\n").as_bytes()).await),
+                }
+            }
+        }
+        "exit" => exit(socket, command[1].parse().expect("a status")).await,
+        // Prints without end, until something is typed.
+        "flood" => flood(socket).await,
+        // Breaks off in the middle of a message.
+        "cut" => {
+            say(&mut socket, STDOUT, b"before\n").await;
+            let mut stream = socket.into_inner();
+            let _ = stream.write_all(&[0x82, 0x7e, 0x10, 0x00, STDOUT, b'h', b'a', b'l', b'f']).await;
+        }
+        // Says something, and then does nothing at all any more.
+        "hang" => {
+            say(&mut socket, STDOUT, b"before\n").await;
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        _ => {
+            let status = status(500, &format!("exec: {:?}: executable file not found in $PATH", command[0]));
+            say(&mut socket, STATUS, status.to_string().as_bytes()).await;
+        }
+    }
+}
+
+async fn flood(socket: Socket) {
+    let (mut sink, mut stream) = socket.split();
+    let typed = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stops = typed.clone();
+    let hears = tokio::spawn(async move {
+        while let Some(Ok(message)) = stream.next().await {
+            if matches!(&message, Message::Binary(data) if data.first() == Some(&STDIN) && data.len() > 1) {
+                stops.store(true, std::sync::atomic::Ordering::SeqCst);
+                break;
+            }
+        }
+        stream
+    });
+    let line = [&[STDOUT][..], &[b'x'; 4095], b"\n"].concat();
+    while !typed.load(std::sync::atomic::Ordering::SeqCst) {
+        if sink.send(Message::Binary(line.clone().into())).await.is_err() {
+            return;
+        }
+    }
+    let stream = hears.await.expect("hears");
+    exit(sink.reunite(stream).expect("one socket"), 3).await;
+}
