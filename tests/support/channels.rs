@@ -157,7 +157,7 @@ fn object(path: &str) -> Value {
         ] }),
         path if path == pods => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod] }),
         path if path == format!("{pods}/{POD}") => pod,
-        path if path == "/api/v1/pods" => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [] }),
+        "/api/v1/pods" => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [] }),
         _ => status(404, "there is no such thing"),
     }
 }
@@ -205,7 +205,7 @@ async fn run(mut socket: Socket, command: &[String]) {
                     STDIN if data.is_empty() => {}
                     STDIN => drop(say(&mut socket, STDOUT, &data).await),
                     RESIZE => drop(say(&mut socket, STDERR, &data).await),
-                    CLOSE if &*data == [STDIN] => {
+                    CLOSE if *data == [STDIN] => {
                         say(&mut socket, STDERR, b"eof\n").await;
                         return exit(socket, 0).await;
                     }

@@ -8,7 +8,10 @@
 const TAIL: usize = 4 << 10;
 
 /// The bytes at the start of the output that are kept to know a log that was rotated by.
-const FIRST: usize = 1 << 10;
+const FIRST: usize = 64;
+
+/// How many bytes have to be the same for a place to be known by them.
+const SURE: usize = 32;
 
 /// What is known of the output so far.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +65,8 @@ impl Known {
         }
         let lines = self.tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (lines, open) = self.tail.split_at(lines);
-        match behind(log, &self.tail).or_else(|| behind(log, lines)) {
+        let found = behind(log, &self.tail).or_else(|| start_in(log, &self.tail)).or_else(|| behind(log, lines));
+        match found.or_else(|| start_in(log, lines)) {
             Some(at) if log[at..].starts_with(open) && !log[..at].ends_with(&self.tail) => Rest::From(at + open.len()),
             Some(at) => Rest::From(at),
             None => Rest::Lost,
@@ -85,6 +89,12 @@ fn behind(log: &[u8], part: &[u8]) -> Option<usize> {
     }
     let at = log.windows(part.len()).rposition(|window| window == part)?;
     Some(at + part.len())
+}
+
+/// The place behind what the log, whose start was rotated away, has of the end of `part`.
+fn start_in(log: &[u8], part: &[u8]) -> Option<usize> {
+    let start = &log[..log.len().min(part.len())];
+    Some(overlap(part, start)).filter(|same| *same >= SURE.min(part.len()).max(1))
 }
 
 /// How many bytes at the start of `live`, which was opened before `log` was read to its end, are in the log already: the
@@ -145,10 +155,11 @@ mod tests {
 
     #[test]
     fn bytes_that_came_twice_or_are_missing_are_counted() {
-        assert_eq!(known(b"a\nb\nb\n").differs(b"a\nb\n", 0), Some(-2));
-        assert_eq!(known(b"a\nc\n").differs(b"a\nb\nc\n", 0), Some(2));
-        assert_eq!(known(b"a\n").differs(b"a\nb\n", 2), None);
-        assert_eq!(known(b"a\nb\n").differs(b"x\n", 0), None, "rotated");
+        let long = |rest: &str| format!("{}{rest}", "-".repeat(FIRST)).into_bytes();
+        assert_eq!(known(&long("b\nb\n")).differs(&long("b\n"), 0), Some(-2));
+        assert_eq!(known(&long("c\n")).differs(&long("b\nc\n"), 0), Some(2));
+        assert_eq!(known(&long("")).differs(&long("b\n"), 2), None);
+        assert_eq!(known(&long("b\n")).differs(b"x\n", 0), None, "rotated");
     }
 
     #[test]
