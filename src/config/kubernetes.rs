@@ -60,7 +60,7 @@ pub struct Kubernetes {
     pub runner: Runner,
     /// Labels of the app's pods that its runs keep, as a NetworkPolicy may need them.
     pub keep_labels: Vec<String>,
-    /// A strategic merge patch of every run's pod.
+    /// A merge patch (RFC 7386) of every run's pod.
     pub patch: Option<serde_json::Value>,
     /// The most CPU that a run may ask for, in Kubernetes' words.
     pub max_cpu: Option<String>,

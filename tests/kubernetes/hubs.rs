@@ -7,24 +7,35 @@ use serde_json::json;
 use crate::support::cluster::Cluster;
 use crate::support::server::{Server, until};
 
+/// Starts a command of the app `demo`, and waits until it runs: who knew what to start has said so by then.
+async fn runs(hub: &mut Server, command: &[&str]) -> String {
+    let started = hub.run(command, json!({ "app": "demo", "detached": true })).await;
+    let id = started["id"].as_str().expect("an id").to_owned();
+    is_running(hub, &id).await;
+    id
+}
+
+async fn is_running(hub: &Server, id: &str) {
+    until("the run goes on", async || {
+        let (_, session) = hub.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+        (session["state"] == "running").then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn two_installations_leave_each_others_runs_alone() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("demo");
     let (mut one, mut other) = (cluster.hub().await, cluster.hub().await);
-    let sleep = json!({ "app": "demo", "detached": true });
-    let first = one.run(&["sleep", "600"], sleep.clone()).await["id"].as_str().expect("an id").to_owned();
-    let second = other.run(&["sleep", "600"], sleep).await["id"].as_str().expect("an id").to_owned();
+    let first = runs(&mut one, &["sleep", "600"]).await;
+    let second = runs(&mut other, &["sleep", "600"]).await;
     for hub in [&mut one, &mut other] {
         hub.terminate().await;
         hub.again().await;
     }
     for (hub, id, stranger) in [(&one, &first, &second), (&other, &second, &first)] {
-        until("the run goes on", async || {
-            let (_, session) = hub.ask("GET", &format!("/v1/sessions/{id}"), None).await;
-            (session["state"] == "running").then_some(())
-        })
-        .await;
+        is_running(hub, id).await;
         assert_eq!(hub.ask("GET", &format!("/v1/sessions/{stranger}"), None).await.0, 404);
     }
     assert_eq!(cluster.runs().len(), 2);
@@ -46,8 +57,7 @@ async fn yesterdays_database_costs_nobody_a_run() {
     let yesterday = fs::read(&database).expect("a database");
     hub.again().await;
     let script = "echo before; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; exit 5";
-    let started = hub.run(&["sh", "-c", script], json!({ "app": "demo", "detached": true })).await;
-    let id = started["id"].as_str().expect("an id").to_owned();
+    let id = runs(&mut hub, &["sh", "-c", script]).await;
     let pod = cluster.runs().remove(0)["metadata"]["name"].as_str().expect("a name").to_owned();
     hub.kill();
     for file in ["foghorn.db", "foghorn.db-wal", "foghorn.db-shm"] {
@@ -55,11 +65,7 @@ async fn yesterdays_database_costs_nobody_a_run() {
     }
     fs::write(&database, &yesterday).expect("writes");
     hub.again().await;
-    until("the run is known again", async || {
-        let (_, session) = hub.ask("GET", &format!("/v1/sessions/{id}"), None).await;
-        (session["state"] == "running").then_some(())
-    })
-    .await;
+    is_running(&hub, &id).await;
     cluster.kubectl(&["exec", &pod, "--", "touch", "/tmp/go"]);
     assert_eq!(hub.ended(&id).await["exit_status"], 5);
     assert_eq!(hub.output(&id, false).await, "before\nafter\n");
@@ -72,7 +78,8 @@ async fn a_run_whose_hub_never_comes_back_ends_by_itself() {
     cluster.deploy("demo");
     let settings = format!("orphan = \"4s\"\ntime = \"5s\"\n{}", cluster.settings_with_agent());
     let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
-    hub.run(&["sleep", "600"], json!({ "app": "demo" })).await;
+    let started = hub.run(&["sleep", "600"], json!({ "app": "demo" })).await;
+    is_running(&hub, started["id"].as_str().expect("an id")).await;
     hub.kill();
     // A bridge whose other end died without a word is found out first.
     let since = std::time::Instant::now();
@@ -94,8 +101,7 @@ async fn a_pod_that_outlived_its_session_is_found() {
     cluster.deploy("demo");
     let settings = format!("reap = \"300ms\"\n{}", cluster.settings_with_agent());
     let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
-    let started = hub.run(&["sleep", "600"], json!({ "app": "demo", "detached": true })).await;
-    let id = started["id"].as_str().expect("an id").to_owned();
+    let id = runs(&mut hub, &["sleep", "600"]).await;
     let mut pod = cluster.runs().remove(0);
     hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
     hub.ended(&id).await;
@@ -127,8 +133,7 @@ async fn a_run_whose_pod_is_deleted_has_an_end() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("demo");
     let mut hub = cluster.hub().await;
-    let started = hub.run(&["sleep", "600"], json!({ "app": "demo", "detached": true })).await;
-    let id = started["id"].as_str().expect("an id").to_owned();
+    let id = runs(&mut hub, &["sleep", "600"]).await;
     let pod = cluster.runs().remove(0)["metadata"]["name"].as_str().expect("a name").to_owned();
     cluster.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]);
     let ended = hub.ended(&id).await;
