@@ -147,7 +147,7 @@ fn app(cluster: &Cluster) -> Value {
                     "terminationGracePeriodSeconds": 0,
                     "containers": [{
                         "name": "web", "image": BASH, "imagePullPolicy": "IfNotPresent",
-                        "command": ["sleep", "1000000"],
+                        "command": ["sh", "-c", "echo up; exec sleep 1000000"],
                         "env": [{"name": "GREETING", "value": "hello"}],
                     }],
                 },
@@ -338,7 +338,7 @@ fn a_token_of_the_cluster_has_the_rights_that_its_owner_has_there() {
 type Act = fn(&Installed) -> bool;
 
 /// Long enough for what works, short enough to wait for what does not.
-const ACT: Duration = Duration::from_secs(20);
+const ACT: Duration = Duration::from_secs(15);
 
 impl Installed {
     /// Whether a client comes to a good end, in time.
@@ -364,15 +364,15 @@ impl Installed {
         self.works(&["run", "-a", "demo", "-n", "--from", "deploy/demo-web", "--", "true"])
     }
 
-    /// Whether a run's pod goes when its session has ended.
-    fn cleans_up(&self) -> bool {
-        let done = self.runs();
+    /// Whether the app's log has what its pod has said.
+    fn reads_the_log(&self) -> bool {
         let since = Instant::now();
-        while since.elapsed() < ACT / 2 {
-            if self.run_pods().is_empty() {
-                return done;
+        while since.elapsed() < ACT {
+            let output = self.client(TOKEN, &["logs", "-a", "demo", "--ps", "web"]).output().expect("runs");
+            if String::from_utf8_lossy(&output.stdout).lines().any(|line| line.ends_with(": up")) {
+                return true;
             }
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(500));
         }
         false
     }
@@ -421,24 +421,26 @@ impl Installed {
     }
 }
 
+/// Left out are `list` and `delete` on pods, whose lack is noticed much later, what is only told (events), what an agent
+/// needs not (attach), and the verbs that only newer clusters ask for.
 #[test]
-fn each_right_of_the_hub_is_needed_for_something() {
+fn a_right_that_is_taken_away_is_missed() {
     let Some(hub) = Installed::new() else { return };
     let acts: [(&str, &str, Act); 8] = [
         ("pods", "create", Installed::runs),
         ("pods", "get", Installed::runs),
         ("pods", "watch", Installed::runs),
-        ("pods/exec", "get", Installed::runs),
         ("apps/deployments", "list", Installed::runs),
         ("apps/deployments", "get", Installed::runs_from),
         ("services", "list", Installed::keeps_out_of_services),
-        ("pods", "delete", Installed::cleans_up),
+        ("pods/exec", "get", Installed::runs),
+        ("pods/log", "get", Installed::reads_the_log),
     ];
     for (resource, verb, act) in acts {
-        assert!(act(&hub), "with {verb} on {resource}: {}", log(&hub.cluster));
         let role = hub.take_away(resource, verb);
         assert!(!act(&hub), "nothing lacks {verb} on {resource}");
         hub.put(&role);
+        assert!(act(&hub), "with {verb} on {resource}: {}", log(&hub.cluster));
     }
     assert!(hub.runs(), "{}", log(&hub.cluster));
     hub.uninstall();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use foghorn::config::server::{ServeArgs, Server};
 use serde_json::{Value, json};
 
 use crate::helm::{Helm, NAME, SETS, over};
@@ -91,6 +92,21 @@ fn the_settings_are_toml_and_say_what_the_values_say() {
     let settings: toml::Table = helm.render(&values).expect("renders").settings().parse().expect("TOML");
     assert_eq!((settings["log"].as_str(), settings["kubernetes"]["context"].as_str()), (Some("debug"), Some("x")));
     assert!(settings["kubernetes"]["image"].is_str());
+}
+
+/// The hub itself reads what the chart writes for it.
+#[test]
+fn the_hub_takes_its_settings() {
+    let Some(helm) = Helm::find() else { return };
+    for set in SETS {
+        let rendered = helm.render(&helm.set(set)).expect("renders");
+        let home = tempfile::tempdir().expect("a directory");
+        let config = home.path().join("foghorn.toml");
+        std::fs::write(&config, rendered.settings()).expect("writes");
+        let args = ServeArgs { config: Some(config), home: Some(home.path().to_owned()), ..ServeArgs::default() };
+        let server = Server::read(args).unwrap_or_else(|error| panic!("{set}: {error}\n{}", rendered.settings()));
+        assert!(server.kubernetes.is_some() && !server.listen.ip().is_loopback(), "{set}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::bed::{Seen, all, get};
 use crate::support::cluster::Cluster;
-use crate::support::server::{Server, until};
+use crate::support::server::{DEADLINE, Server, until};
 
 /// Prints numbered lines, about 200 a second, and the last number when it is told to end.
 const COUNTING: &str = r#"trap 'echo "$HOSTNAME end $n"; exit 0' TERM
@@ -90,13 +90,17 @@ fn pods(cluster: &Cluster) -> Vec<String> {
     cluster.kubectl(&running).lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
 }
 
-/// Waits until so many of the Deployment's pods run, and no other is left.
+/// Waits until so many of the Deployment's pods run, and no other is left. Where logs are rotated the machine is busy.
 async fn settled(cluster: &Cluster, count: usize) {
-    until("the pods are there", async || {
+    let since = Instant::now();
+    loop {
         let all = cluster.kubectl(&["get", "pods", "-o", "name"]);
-        (all.lines().count() == count && pods(cluster).len() == count).then_some(())
-    })
-    .await;
+        if all.lines().count() == count && pods(cluster).len() == count {
+            return;
+        }
+        assert!(since.elapsed() < DEADLINE * 3, "not {count} pods, but {all}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Lets it go on for a while, with whatever is to be looked at meanwhile.
@@ -152,15 +156,16 @@ async fn a_deployment_that_is_scaled_and_rolled_is_followed_line_by_line() {
         for pod in &ended {
             until("the pod has left", async || seen.has_message(&format!("Pod {pod} is gone")).then_some(())).await;
         }
+        let left_out = |line: &&Value| line["message"].as_str().unwrap().contains("lines were left out");
+        assert_eq!(seen.0.lock().unwrap().iter().find(left_out), None);
         let counted = Counted::of(&seen);
         counted.assert_complete(&ended);
         // All but the one that was there first.
         assert_eq!(counted.numbers.values().filter(|numbers| numbers[0] == 1).count(), ended.len() - 1);
         let joined = ended.iter().filter(|pod| seen.has_message(&format!("Pod {pod} joins"))).count();
         assert_eq!(joined, ended.len() - 1);
-        let lines = seen.0.lock().unwrap();
-        let killed = |line: &&Value| line["message"].as_str().unwrap().starts_with("Killing: ");
-        assert!(lines.iter().filter(killed).count() >= ended.len() - 1);
+        // A kubelet that is busy does not tell of each.
+        until("it is said that pods are stopped", async || seen.has_message("Killing: ").then_some(())).await;
     }
 }
 

@@ -282,7 +282,7 @@ async fn rights_of_a_login_are_those_of_its_context() {
 async fn rights_on_pods_let_a_run_be_a_pod_and_a_reader_read() {
     let Some(cluster) = Cluster::start().await else { return };
     let people = People::new(&cluster);
-    let (ria, leo) = (people.add("ria", RUNS), people.add("leo", READS));
+    let (ria, leo, eli) = (people.add("ria", RUNS), people.add("leo", READS), people.add("eli", EXECS));
     cluster.deploy("demo");
     let env = [("FOGHORN_BACKEND", "kubernetes"), ("FOGHORN_AUTH", "kubernetes")];
     let server = Server::start_with(&cluster.settings_with_agent(), &env).await;
@@ -303,5 +303,18 @@ async fn rights_on_pods_let_a_run_be_a_pod_and_a_reader_read() {
     let (_, list) = server.ask_as(&leo, "GET", "/v1/sessions", None).await;
     assert_eq!(list["sessions"], json!([]));
     assert_eq!(server.ask_as(&leo, "GET", "/v1/apps/demo/logs?tail=5", None).await.0, 200);
+    // To exec is less than to run, and a session of somebody who may do more is no business of theirs.
+    let exec =
+        json!({"source": {"kind": "exec", "app": "demo", "pod": "web.1", "command": ["sh", "-c", "echo $GREETING"]}});
+    until("the app is up", async || {
+        let (status, session) = server.ask_as(&eli, "POST", "/v1/sessions", Some(exec.clone())).await;
+        assert!([201, 400, 503].contains(&status), "{session}");
+        let id = session["id"].as_str()?.to_owned();
+        let (_, output) = server.bytes_as(&eli, "GET", &format!("/v1/sessions/{id}/output?follow=true"), None).await;
+        (output == "hello\n").then_some(())
+    })
+    .await;
+    assert_eq!(server.ask_as(&leo, "POST", "/v1/sessions", Some(exec)).await.0, 403);
+    assert_eq!(server.ask_as(&eli, "GET", &format!("/v1/sessions/{id}"), None).await.0, 404);
     until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
 }

@@ -28,6 +28,9 @@ use crate::logs::{AT_ONCE, Event, Log};
 /// What passes before a failed answer is asked anew, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// How long an answer may take to begin, at least: one that is given up too soon on a busy machine never comes.
+const OPENING: Duration = Duration::from_secs(5);
+
 /// How long an answer may say nothing after its container has ended.
 const LEAVING: Duration = Duration::from_secs(6);
 
@@ -56,14 +59,23 @@ struct Reading {
     said: Vec<Said>,
     /// How long it may say nothing new.
     until: Instant,
+    /// Whether anything came.
+    began: bool,
     /// Whether the container has ended.
     leaving: bool,
 }
 
 impl Reading {
     fn new(at: ContainerAt, patience: Duration) -> Self {
-        let until = Instant::now() + patience;
-        Self { stamped: Stamped::default(), seen: Seen::from(at), said: Vec::new(), until, leaving: false }
+        let until = Instant::now() + patience.max(OPENING);
+        Self {
+            stamped: Stamped::default(),
+            seen: Seen::from(at),
+            said: Vec::new(),
+            until,
+            began: false,
+            leaving: false,
+        }
     }
 
     fn leave(&mut self) {
@@ -274,13 +286,13 @@ impl Upstream {
             Err(failure) => return Some(End::Broken(failure)),
         };
         reading.stamped.feed(&data, &mut reading.said);
-        let at = self.at;
+        let (at, began) = (self.at, std::mem::replace(&mut reading.began, true));
         if let Some(words) = self.publish(&mut reading.seen, &mut reading.said).await {
             return Some(End::Broken(Failure::Busy(words, None)));
         }
         if reading.leaving {
             reading.leave();
-        } else if self.at != at {
+        } else if self.at != at || !began {
             reading.until = Instant::now() + self.pace.patience;
         }
         None
