@@ -23,7 +23,8 @@ async fn run(hub: &mut Server, script: &str) -> String {
 async fn attach_gives_all_output_and_the_status_of_one_that_ends_at_once() {
     let Some((cluster, mut hub)) = demo().await else { return };
     for status in [0, 7] {
-        let id = run(&mut hub, &format!("echo $GREETING; echo e >&2; printf end; exit {status}")).await;
+        let id = run(&mut hub, &format!("echo $GREETING; sleep 0.3; echo e >&2; sleep 0.3; printf end; exit {status}"))
+            .await;
         let mut viewer = hub.attach(&id, Hello::watch()).await;
         viewer.rest().await;
         assert_eq!(String::from_utf8_lossy(&viewer.output), "hello\ne\nend");
@@ -36,7 +37,7 @@ async fn attach_gives_all_output_and_the_status_of_one_that_ends_at_once() {
 async fn attach_gives_each_line_of_much_output_once() {
     let Some((_cluster, mut hub)) = demo().await else { return };
     // A runtime may leave out of the log what is printed right before the end.
-    let id = run(&mut hub, "seq 1 300000; sleep 1").await;
+    let id = run(&mut hub, "seq 1 300000; sleep 5").await;
     let mut viewer = hub.attach(&id, Hello::watch()).await;
     viewer.rest().await;
     let expected: String = (1..=300_000).map(|line| format!("{line}\n")).collect();

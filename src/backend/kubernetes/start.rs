@@ -304,6 +304,10 @@ pub fn end_of_command(pod: &Pod, container: &str, restarts: i32) -> Option<Cause
     let own = status.container_statuses.iter().flatten().find(|own| own.name == container);
     let Some(ended) = own.and_then(|own| terminated(own, restarts)) else {
         return match stand(pod, container) {
+            // What ran in it has no status any more.
+            Stand::Ended(Cause::StartFailed { .. }) if pod.metadata.deletion_timestamp.is_some() => {
+                Some(Cause::Evicted { reason: "its pod was deleted".into() })
+            }
             Stand::Ended(cause) => Some(cause),
             _ => None,
         };
