@@ -85,6 +85,8 @@ pub struct Registry {
     /// The id of the store's installation, once it was asked for.
     installation: OnceCell<Uuid>,
     live: DashMap<Uuid, Arc<Session>>,
+    /// Agents of sessions that are not in the database, or have ended, which are being taken up or let go.
+    leftovers: DashMap<Uuid, ()>,
     /// Moves when a session comes or goes.
     count: watch::Sender<usize>,
     tasks: Tasks,
@@ -109,6 +111,7 @@ impl Registry {
             base_env: settings.base_env.clone(),
             installation: OnceCell::new(),
             live: DashMap::new(),
+            leftovers: DashMap::new(),
             count: watch::Sender::new(0),
             tasks,
             metrics,

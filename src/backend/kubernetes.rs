@@ -11,7 +11,7 @@
 //! | [`start`] | how far a pod has come, and why it does not come further |
 //! | [`stream`] | a container's own streams as a source |
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,7 @@ use self::remove::Remover;
 use super::{Backend, BackendError, Handed, Order, Run, Tell, What, Whose};
 use crate::config::kubernetes::Runner;
 use crate::kubernetes::apps::{Home, NoHome};
-use crate::kubernetes::error::{is_refusal, sentence};
+use crate::kubernetes::error::{in_time, is_refusal, sentence};
 use crate::kubernetes::{Cluster, INSTALLATION, SESSION};
 use crate::metrics::Metrics;
 use crate::source::Source;
@@ -122,6 +122,8 @@ pub struct Kubernetes {
     hub: Hub,
     /// Sessions that this hub has made and nobody has connected to.
     fresh: Mutex<HashSet<Uuid>>,
+    /// Of pods that were handed over, which one was attached to: another one of the same name is not theirs.
+    handed: Mutex<HashMap<Uuid, String>>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
@@ -130,7 +132,7 @@ impl Kubernetes {
     /// The pods of one installation in a cluster.
     #[must_use]
     pub fn new(cluster: Arc<Cluster>, hub: Hub, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
-        Self { cluster, hub, fresh: Mutex::default(), tasks, metrics }
+        Self { cluster, hub, fresh: Mutex::default(), handed: Mutex::default(), tasks, metrics }
     }
 
     fn pods(&self, namespace: &str) -> Api<Pod> {
@@ -144,13 +146,13 @@ impl Kubernetes {
         if let Some(from) = run.from.as_ref().or(own.from.as_ref()) {
             let name = from.strip_prefix("deploy/").or(from.strip_prefix("deployment/"));
             let name = name.ok_or_else(|| format!("a run is made from deploy/NAME, not from {from}"))?;
-            let deployment = deployments.get(name).await.map_err(|error| sentence(&error))?;
+            let deployment = in_time(deployments.get(name)).await?;
             return match self.cluster.app_of(&deployment).as_deref() == Some(app) {
                 true => Ok(deployment),
                 false => Err(format!("{from} in {} does not belong to the app {app}", home.namespace)),
             };
         }
-        let all = self.cluster.deployments(home).await.map_err(|error| sentence(&error))?;
+        let all = in_time(self.cluster.deployments(home)).await?;
         let process = own.process.as_ref().unwrap_or(&self.cluster.settings.process);
         choose::deployment(all, &self.cluster.settings.process_label, process, app, home)
     }
@@ -164,8 +166,12 @@ impl Kubernetes {
             ));
         }
         let services = Api::<Service>::namespaced(self.cluster.client.clone(), namespace);
-        // Without labels of the app there is nothing to be selected by, and not every hub may look at Services.
-        let Ok(services) = services.list(&ListParams::default()).await else { return Ok(()) };
+        let services = match services.list(&ListParams::default()).await {
+            Ok(services) => services,
+            // Not every hub may look at Services; who keeps labels then sees to it himself.
+            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(()),
+            Err(error) => return Err(sentence(&error)),
+        };
         let selects = |service: &&Service| spec::is_served(service, pod.labels());
         match services.items.iter().find(selects) {
             Some(service) => Err(format!(
@@ -223,7 +229,8 @@ impl Kubernetes {
 
     fn remover(&self, session: Uuid, place: &Place) -> Remover {
         let (cluster, installation) = (self.cluster.clone(), self.hub.installation);
-        Remover { cluster, installation, session, place: place.clone() }
+        let uid = lock(&self.handed).get(&session).cloned();
+        Remover { cluster, installation, session, place: place.clone(), uid }
     }
 }
 
@@ -304,9 +311,9 @@ impl Backend for Kubernetes {
         let own = ListParams::default().labels(&format!("{INSTALLATION}={},{SESSION}", self.hub.installation));
         let mut agents = Vec::new();
         for pods in self.cluster.everywhere::<Pod>() {
-            match pods.list(&own).await {
+            match in_time(pods.list(&own)).await {
                 Ok(list) => agents.extend(list.items.iter().filter_map(agent)),
-                Err(error) => tracing::warn!(%error, "cannot look for the pods of sessions"),
+                Err(reason) => tracing::warn!(reason, "cannot look for the pods of sessions"),
             }
         }
         agents
@@ -318,6 +325,7 @@ impl Backend for Kubernetes {
             // The agent is about to end by itself; what stands beside it is not waited for.
             self.delete(session, &place, Some(1)).await;
         }
+        lock(&self.handed).remove(&session);
     }
 
     async fn clean_up(&self, session: Uuid, place: &Value) {

@@ -1,5 +1,21 @@
 //! What the API server says, as a sentence for a person.
 
+use std::time::Duration;
+
+/// How long an API server may take for an answer that is no stream.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// An answer, or a sentence of why there is none; one that hangs is one of the reasons.
+///
+/// # Errors
+/// The sentence.
+pub async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
+    match tokio::time::timeout(LIMIT, call).await {
+        Ok(answer) => answer.map_err(|error| sentence(&error)),
+        Err(_) => Err(format!("the API server has not answered within {LIMIT:?}")),
+    }
+}
+
 /// A sentence of what went wrong between the hub and the API server.
 #[must_use]
 pub fn sentence(error: &kube::Error) -> String {

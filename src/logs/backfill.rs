@@ -249,7 +249,7 @@ async fn known(log: &Log, join: &Join) -> Result<Vec<SessionRow>, StoreError> {
             break;
         }
     }
-    rows.retain(|row| number(row) <= join.positions.newest);
+    rows.retain(|row| number(row) <= join.positions.newest && sessions::is_told(row));
     // One that ended between the two questions is there twice.
     rows.sort_by_key(number);
     rows.dedup_by_key(|row| row.id);
@@ -278,7 +278,7 @@ async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, 
     for (number, at) in &from.sessions {
         // Not every token is one of ours: what is named in it has to be the app's.
         let row = by_number(log, *number).await?;
-        match row.filter(|row| row.app == log.app()) {
+        match row.filter(|row| row.app == log.app() && sessions::is_told(row)) {
             Some(row) => resume_session(log, join, row, *at, &mut pasts, &mut positions),
             None => {
                 pasts.push(Past::notice("log", format!("session {number} was removed, and with it what it said last")))

@@ -267,6 +267,8 @@ impl Pods {
         let containers = self.containers(pod);
         if containers.is_empty() || count + containers.len() > MAX_CONTAINERS {
             self.note_too_many(!containers.is_empty());
+            // Looked at again with its next change: there may be room then.
+            self.known.remove(&uid);
             return;
         }
         let joins = notice(containers[0].pod.process.clone(), format!("Pod {} joins", pod.name_any()));

@@ -12,7 +12,7 @@ use super::{Event, Log};
 use crate::record::{Batch, Payload, Record};
 use crate::registry::Registry;
 use crate::session::{Session, now};
-use crate::store::{SessionFilter, SessionRow, StoreError};
+use crate::store::{Kind, SessionFilter, SessionRow, StoreError};
 
 /// How long a part of a line waits for its end.
 pub const HELD: Duration = Duration::from_secs(1);
@@ -69,7 +69,14 @@ pub fn entry(row: &SessionRow, process: &Arc<str>, line: SessionLine) -> Entry {
     Entry { time, process: process.clone(), container: None, stream, message, moved: Move::Session(number(row), at) }
 }
 
-/// The app's sessions with numbers above `newest`, the oldest first.
+/// Whether an app's log has a session: what a run prints is its app's, as its pod's log has it too. What goes on in an
+/// exec is for those who see the session, and a pod that was handed over is told by its own log.
+#[must_use]
+pub fn is_told(row: &SessionRow) -> bool {
+    row.kind == Kind::Run
+}
+
+/// The app's sessions with numbers above `newest` that its log has, the oldest first.
 ///
 /// # Errors
 /// What the store says.
@@ -81,7 +88,7 @@ pub async fn newer(registry: &Registry, app: &str, newest: u64) -> Result<Vec<Se
         let rows = registry.store().sessions(&filter).await?;
         before = rows.last().map(|row| row.created_at);
         let last = rows.len() < PAGE as usize || rows.iter().all(|row| number(row) <= newest);
-        found.extend(rows.into_iter().filter(|row| number(row) > newest));
+        found.extend(rows.into_iter().filter(|row| number(row) > newest && is_told(row)));
         if last {
             break;
         }
@@ -97,6 +104,7 @@ pub async fn newer(registry: &Registry, app: &str, newest: u64) -> Result<Vec<Se
 pub async fn live(registry: &Registry, app: &str) -> Result<Vec<SessionRow>, StoreError> {
     let filter = SessionFilter { app: Some(app.into()), live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
     let mut rows = registry.store().sessions(&filter).await?;
+    rows.retain(is_told);
     rows.sort_by_key(number);
     Ok(rows)
 }

@@ -84,7 +84,11 @@ impl Registry {
             match self.store.session(id).await? {
                 Some(mut row) if row.exit.is_some() => {
                     merge(&mut row.place, place);
-                    self.tasks.spawn_for(&id, "dismiss", async move { registry.dismiss(row).await });
+                    let Some(once) = Once::of(&registry, id) else { continue };
+                    self.tasks.spawn_for(&id, "dismiss", async move {
+                        registry.dismiss(row).await;
+                        drop(once);
+                    });
                 }
                 // The state folder, or the machine, has another name than before.
                 Some(mut row) => {
@@ -93,10 +97,11 @@ impl Registry {
                     self.adopt_one(row).await?;
                 }
                 None => {
+                    let Some(once) = Once::of(&registry, id) else { continue };
                     let wait = waits.clone();
                     self.tasks.spawn_for(&id, "adopt", async move {
                         registry.adopt_unknown(id, place).await;
-                        drop(wait);
+                        drop((wait, once));
                     });
                 }
             }
@@ -184,6 +189,22 @@ impl Registry {
             }
         }
         Ok(())
+    }
+}
+
+/// Held by the one task that sees to a leftover; dropping it lets the next one.
+struct Once(Arc<Registry>, Uuid);
+
+impl Once {
+    fn of(registry: &Arc<Registry>, id: Uuid) -> Option<Self> {
+        let first = registry.leftovers.insert(id, ()).is_none();
+        first.then(|| Self(registry.clone(), id))
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        self.0.leftovers.remove(&self.1);
     }
 }
 

@@ -103,6 +103,10 @@ pub fn pack(records: &[u8]) -> std::io::Result<Vec<u8>> {
 /// # Errors
 /// Where the data are not what [`pack`] made.
 pub fn unpack(data: &[u8]) -> Result<bytes::Bytes, StoreError> {
+    if data.is_empty() {
+        // To zstd that is no frame, and so nothing that could be wrong.
+        return Err(broken(&"empty"));
+    }
     let size = zstd::zstd_safe::get_frame_content_size(data).ok().flatten().unwrap_or_default();
     let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CHUNK).ok_or(broken(&"too large"))?;
     zstd::bulk::decompress(data, size).map(Into::into).map_err(|error| broken(&error))

@@ -305,3 +305,21 @@ async fn containers_beyond_the_budget_are_named() {
     until("the other is followed", async || either().then_some(())).await;
     assert!(seen.has_message("side") != seen.has_message("main"));
 }
+
+#[tokio::test]
+async fn what_an_exec_prints_is_for_those_who_see_its_session() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    cluster.kubectl(&["rollout", "status", "deployment/demo-web"]);
+    let hub = cluster.hub().await;
+    let source = json!({ "kind": "exec", "app": "demo", "pod": "web.1", "command": ["echo", "not", "for", "all"] });
+    let (status, started) = hub.ask("POST", "/v1/sessions", Some(json!({ "source": source }))).await;
+    assert_eq!(status, 201, "{started}");
+    let id = started["id"].as_str().expect("an id");
+    hub.ended(id).await;
+    assert_eq!(hub.output(id, false).await, "not for all\n");
+    let (status, log) = hub.bytes_as(&hub.token(), "GET", "/v1/apps/demo/logs?tail=1000", None).await;
+    let log = String::from_utf8_lossy(&log).into_owned();
+    assert!(status == 200 && log.contains("line 1"), "{log}");
+    assert!(!log.contains("not for all") && !log.contains("exec."), "{log}");
+}

@@ -186,7 +186,7 @@ async fn a_run_is_no_servers_and_goes_with_its_app() {
     let drained = cluster.try_kubectl(&[
         "drain",
         "--dry-run=client",
-        "--pod-selector=foghorn.dev/session",
+        &format!("--pod-selector=foghorn.dev/session={id}"),
         "--delete-emptydir-data",
         run["spec"]["nodeName"].as_str().expect("a node"),
     ]);

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use super::remove::owns;
 use super::stream::join::Container;
 use super::stream::{self, AtEnd, Parts};
-use super::{Kubernetes, Place, Way, choose, spec, start};
+use super::{Kubernetes, Place, Way, choose, lock, spec, start};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
 use crate::backend::{BackendError, Tell, link};
 use crate::kubernetes::channel;
-use crate::kubernetes::error::sentence;
+use crate::kubernetes::error::{LIMIT, sentence};
 use crate::record::Cause;
 use crate::source::Source;
 
@@ -36,7 +36,9 @@ impl Kubernetes {
         let request = Request::new(Pod::url_path(&(), Some(&place.namespace)));
         let request = request.exec(&place.pod, spec::BRIDGE, &params);
         let request = request.map_err(|error| BackendError::Unreachable(error.to_string()))?;
-        let (output, input) = match channel::open(&self.cluster.client, request).await {
+        let opened = tokio::time::timeout(LIMIT, channel::open(&self.cluster.client, request)).await;
+        let opened = opened.map_err(|_| BackendError::Unreachable("the API server does not answer".into()))?;
+        let (output, input) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 // What a container that has just ended answers is not told from what a busy kubelet does.
@@ -97,6 +99,12 @@ impl Kubernetes {
         if handed {
             let of_app = choose::belongs(&self.cluster, &pod, place.app.as_deref());
             of_app.map_err(|reason| BackendError::Ended(Cause::StartFailed { status: 125, reason }))?;
+            let uid = pod.uid().unwrap_or_default();
+            if *lock(&self.handed).entry(session).or_insert_with(|| uid.clone()) != uid {
+                return Err(BackendError::Ended(Cause::Lost {
+                    reason: "its pod is another one of the same name".into(),
+                }));
+            }
         }
         let name = start::of_place(&place, &pod);
         let (stdin, tty, stdin_once) = choose::streams(&pod, &name);

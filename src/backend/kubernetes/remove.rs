@@ -25,6 +25,8 @@ pub(super) struct Remover {
     pub(super) installation: Uuid,
     pub(super) session: Uuid,
     pub(super) place: Place,
+    /// Which pod it has to be, where it is known.
+    pub(super) uid: Option<String>,
 }
 
 impl Remover {
@@ -58,7 +60,8 @@ impl Remover {
             Way::Exec => false,
             Way::Pod => {
                 let app = self.place.app.as_deref();
-                self.place.delete && choose::belongs(&self.cluster, pod, app).is_ok()
+                let same = self.uid.is_none() || self.uid == pod.uid();
+                self.place.delete && same && choose::belongs(&self.cluster, pod, app).is_ok()
             }
         }
     }

@@ -209,7 +209,8 @@ impl Making<'_> {
             let Some(wish) = wish else { continue };
             let wanted =
                 quantity(wish).ok_or_else(|| format!("--{name} {wish} is not a quantity such as 500m or 512Mi"))?;
-            if let Some(most) = most.as_ref().filter(|most| quantity(most).is_some_and(|most| wanted > most)) {
+            // A maximum that cannot be read allows nothing.
+            if let Some(most) = most.as_ref().filter(|most| quantity(most).is_none_or(|most| wanted > most)) {
                 return Err(format!("--{name} {wish} is more than the {most} that a run may have here"));
             }
             for amounts in [&mut resources.limits, &mut resources.requests] {
@@ -298,6 +299,8 @@ fn quantity(text: &str) -> Option<f64> {
         "M" => 1e6,
         "G" => 1e9,
         "T" => 1e12,
+        "P" => 1e15,
+        "Pi" => 1024f64.powi(5),
         "Ki" => 1024.0,
         "Mi" => 1024.0 * 1024.0,
         "Gi" => 1024.0 * 1024.0 * 1024.0,

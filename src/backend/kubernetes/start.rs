@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Place;
 use crate::backend::{BackendError, Tell};
 use crate::kubernetes::CONTAINER;
-use crate::kubernetes::error::sentence;
+use crate::kubernetes::error::in_time;
 use crate::record::Cause;
 
 /// How long a pod may be without a node before its start counts as failed: a scheduler that has just seen room says so
@@ -104,7 +104,7 @@ pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<
 pub async fn begun(client: &Client, place: &Place, missing: Duration, tell: &Tell<'_>) -> Result<Begun, BackendError> {
     let pods = Api::<Pod>::namespaced(client.clone(), &place.namespace);
     // Most often it is there already.
-    let pod = pods.get_opt(&place.pod).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
+    let pod = in_time(pods.get_opt(&place.pod)).await.map_err(BackendError::Unreachable)?;
     let mut seen = pod.is_some();
     match pod.map(|pod| look(place, pod)) {
         Some(Look::Begun(begun)) => return Ok(begun),

@@ -129,7 +129,7 @@ struct Half {
     /// Whether streams were ever open.
     began: bool,
     ended: bool,
-    released: bool,
+    safe: bool,
     born: (SystemTime, Instant),
 }
 
@@ -160,7 +160,7 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
         unheard: None,
         began: false,
         ended: false,
-        released: false,
+        safe: false,
         born: (SystemTime::now(), Instant::now()),
     };
     if parts.started {
@@ -177,7 +177,7 @@ impl Half {
             if let Some(event) = self.events.pop_front().or_else(|| self.records()) {
                 return Some(event);
             }
-            if self.released {
+            if self.safe && self.ended {
                 return None;
             }
             self.hand_over();

@@ -39,7 +39,8 @@ impl Half {
             Command::Stop(by) => self.end(Cause::Stopped { by }),
             Command::Ack(offset, exit) => {
                 self.spool.acknowledge(offset);
-                self.released |= exit && self.ended;
+                // Who lets it go says so before the end, too.
+                self.safe |= exit;
             }
             Command::Pace(offset) => self.pace = offset,
             Command::Read(from, to, reader) => self.read(from, to, reader),
