@@ -175,7 +175,8 @@ pub trait Backend: Send + Sync + 'static {
     async fn agents(&self) -> Vec<(Uuid, Value)>;
 
     /// Lets go what a session was made of that has its end, and of which all is stored.
-    async fn release(&self, session: Uuid, place: &Value);
+    /// Whether that is all: otherwise its agent waits to be told.
+    async fn release(&self, session: Uuid, place: &Value) -> bool;
 
     /// Ends what is left of a session whose agent is gone, and returns when nothing is.
     async fn clean_up(&self, session: Uuid, place: &Value);

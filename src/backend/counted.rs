@@ -70,8 +70,8 @@ impl Backend for Counted {
         self.backend.agents().await
     }
 
-    async fn release(&self, session: Uuid, place: &Value) {
-        self.backend.release(session, place).await;
+    async fn release(&self, session: Uuid, place: &Value) -> bool {
+        self.backend.release(session, place).await
     }
 
     async fn clean_up(&self, session: Uuid, place: &Value) {

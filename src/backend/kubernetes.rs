@@ -319,13 +319,14 @@ impl Backend for Kubernetes {
         agents
     }
 
-    async fn release(&self, session: Uuid, place: &Value) {
+    async fn release(&self, session: Uuid, place: &Value) -> bool {
         lock(&self.fresh).remove(&session);
         if let Ok(place) = Place::of(place) {
             // The agent is about to end by itself; what stands beside it is not waited for.
             self.delete(session, &place, Some(1)).await;
         }
         lock(&self.handed).remove(&session);
+        true
     }
 
     async fn clean_up(&self, session: Uuid, place: &Value) {

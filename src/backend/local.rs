@@ -183,8 +183,9 @@ impl Backend for Local {
         ids.map(|id| (id, self.here())).collect()
     }
 
-    async fn release(&self, _session: Uuid, _place: &Value) {
-        // An agent ends by itself once a hub has its end, and takes its directory along.
+    async fn release(&self, _session: Uuid, _place: &Value) -> bool {
+        // An agent ends by itself once it is told that a hub has its end, and takes its directory along.
+        false
     }
 
     async fn clean_up(&self, session: Uuid, _place: &Value) {

@@ -149,20 +149,19 @@ impl Registry {
     }
 
     async fn dismiss(&self, row: SessionRow) {
+        if self.backend.release(row.id, &row.place).await {
+            return;
+        }
         match self.backend.connect(row.id, &row.place, 0, &|_| {}).await {
             Ok(mut source) => {
                 source.control.send(Command::Stop("the hub".into())).await;
                 source.control.send(Command::Ack(u64::MAX, true)).await;
                 while source.events.next().await.is_some() {}
-                self.backend.release(row.id, &row.place).await;
             }
             Err(BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_)) => {
                 self.backend.clean_up(row.id, &row.place).await;
             }
-            Err(error) => {
-                tracing::warn!(%error, session = %row.id, "cannot let an agent go");
-                self.backend.release(row.id, &row.place).await;
-            }
+            Err(error) => tracing::warn!(%error, session = %row.id, "cannot let an agent go"),
         }
     }
 
