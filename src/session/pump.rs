@@ -31,6 +31,10 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 const LITTLE: usize = 4 << 10;
 const LET_GATHER: Duration = Duration::from_millis(2);
 
+/// How long a source may take to close its connection once all of it is stored and it was told so. The connection may be
+/// a relay's, which does not always say that what was behind it has gone.
+const LEAVES: Duration = Duration::from_secs(2);
+
 /// How it came that a session's pump stopped.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pumped {
@@ -134,9 +138,14 @@ impl Session {
             self.set_control(Some(source.control.clone()));
         }
         let (mut first, mut little) = (true, false);
+        let mut ended = self.has_ended();
         loop {
             let event = match source.events.next().now_or_never() {
                 Some(event) => event,
+                None if ended => tokio::select! {
+                    event = source.events.next() => event,
+                    () = self.has_been_left() => return,
+                },
                 None => {
                     // Each read is a wake-up, and viewers who do not type are told of output gathered anyway.
                     if little && !self.crier.is_urgent() {
@@ -151,6 +160,7 @@ impl Session {
                     let batch = if first { self.continued(batch) } else { batch };
                     first = false;
                     little = batch.bytes.len() < LITTLE;
+                    ended |= batch.ends;
                     if batch.drops {
                         batch.gaps().for_each(|reason| metrics.source_gap(reason));
                     }
@@ -164,6 +174,13 @@ impl Session {
                 Event::Said(text) => self.notices.say(Notice::source(text)),
             }
         }
+    }
+
+    /// Waits until a source that is not needed any more had its time to leave.
+    async fn has_been_left(&self) {
+        // Never closed while the session is here.
+        let _ = self.status().wait_for(|status| status.safe).await;
+        tokio::time::sleep(LEAVES).await;
     }
 
     /// The first batch of a connection, without the records that came over the connection before.

@@ -85,8 +85,8 @@ async fn a_shell_in_a_terminal_is_a_shell() {
     terminal.press("stty size\r");
     terminal.sees("30 90");
     terminal.resize(100, 40);
-    terminal.press("stty size\r");
-    terminal.sees("40 100");
+    terminal.press("until [ \"$(stty size)\" = '40 100' ]; do :; done; echo re''sized\r");
+    terminal.sees("resized");
     // What says so is in the foreground then.
     let waits = "sh -c 'echo rea''dy; exec sleep 1000'\r";
     terminal.press(waits);
