@@ -27,6 +27,7 @@ pub mod exec;
 pub mod export;
 pub mod failure;
 pub mod filter;
+pub mod held;
 pub mod input;
 pub mod interactive;
 pub mod keys;

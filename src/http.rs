@@ -98,8 +98,8 @@ impl Hub {
     /// does not stop what is audited: the log has it.
     pub fn audit(&self, row: AuditRow) {
         tracing::info!(
-            target: "audit", actor = row.actor, action = row.action, session = ?row.session, address = row.address,
-            outcome = row.outcome, detail = row.detail,
+            target: "audit", actor = row.actor, action = row.action, session = row.session.map(tracing::field::display),
+            address = row.address, outcome = row.outcome, detail = row.detail,
         );
         if self.trail.try_send(row).is_err() {
             self.metrics.audit_unstored.inc();

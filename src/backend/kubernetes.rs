@@ -146,13 +146,13 @@ impl Kubernetes {
         if let Some(from) = run.from.as_ref().or(own.from.as_ref()) {
             let name = from.strip_prefix("deploy/").or(from.strip_prefix("deployment/"));
             let name = name.ok_or_else(|| format!("a run is made from deploy/NAME, not from {from}"))?;
-            let deployment = in_time(deployments.get(name)).await?;
+            let deployment = in_time(deployments.get(name)).await.map_err(|error| sentence(&error))?;
             return match self.cluster.app_of(&deployment).as_deref() == Some(app) {
                 true => Ok(deployment),
                 false => Err(format!("{from} in {} does not belong to the app {app}", home.namespace)),
             };
         }
-        let all = in_time(self.cluster.deployments(home)).await?;
+        let all = self.cluster.deployments(home).await.map_err(|error| sentence(&error))?;
         let process = own.process.as_ref().unwrap_or(&self.cluster.settings.process);
         choose::deployment(all, &self.cluster.settings.process_label, process, app, home)
     }
@@ -166,7 +166,7 @@ impl Kubernetes {
             ));
         }
         let services = Api::<Service>::namespaced(self.cluster.client.clone(), namespace);
-        let services = match services.list(&ListParams::default()).await {
+        let services = match in_time(services.list(&ListParams::default())).await {
             Ok(services) => services,
             // Not every hub may look at Services; who keeps labels then sees to it himself.
             Err(kube::Error::Api(status)) if status.code == 403 => return Ok(()),
@@ -201,7 +201,7 @@ impl Kubernetes {
         let mut tries = TRIES.0;
         loop {
             tries -= 1;
-            match pods.create(&PostParams::default(), &pod).await {
+            match in_time(pods.create(&PostParams::default(), &pod)).await {
                 Ok(_) => return Ok(()),
                 // An earlier try, whose answer was lost, has made it.
                 Err(kube::Error::Api(status)) if status.code == 409 && self.is_own(place, order.session).await => {
@@ -217,16 +217,11 @@ impl Kubernetes {
     }
 
     async fn is_own(&self, place: &Place, session: Uuid) -> bool {
-        let pod = self.pods(&place.namespace).get_opt(&place.pod).await.ok().flatten();
+        let pod = in_time(self.pods(&place.namespace).get_opt(&place.pod)).await.ok().flatten();
         pod.is_some_and(|pod| pod.labels().get(SESSION).is_some_and(|id| *id == session.to_string()))
     }
 
-    /// Deletes a session's pod, if it is this installation's, or to be deleted.
-    async fn delete(&self, session: Uuid, place: &Place, grace: Option<u32>) {
-        let remover = self.remover(session, place);
-        remover.delete(grace).await;
-    }
-
+    /// What deletes a session's pod, if it is this installation's, or to be deleted.
     fn remover(&self, session: Uuid, place: &Place) -> Remover {
         let (cluster, installation) = (self.cluster.clone(), self.hub.installation);
         let uid = lock(&self.handed).get(&session).cloned();
@@ -313,7 +308,7 @@ impl Backend for Kubernetes {
         for pods in self.cluster.everywhere::<Pod>() {
             match in_time(pods.list(&own)).await {
                 Ok(list) => agents.extend(list.items.iter().filter_map(agent)),
-                Err(reason) => tracing::warn!(reason, "cannot look for the pods of sessions"),
+                Err(error) => tracing::warn!(error = sentence(&error), "cannot look for the pods of sessions"),
             }
         }
         agents
@@ -322,8 +317,9 @@ impl Backend for Kubernetes {
     async fn release(&self, session: Uuid, place: &Value) -> bool {
         lock(&self.fresh).remove(&session);
         if let Ok(place) = Place::of(place) {
+            let remover = self.remover(session, &place);
             // The agent is about to end by itself; what stands beside it is not waited for.
-            self.delete(session, &place, Some(1)).await;
+            self.tasks.spawn_to_end("delete-pod", async move { remover.delete(Some(1)).await });
         }
         lock(&self.handed).remove(&session);
         true

@@ -4,7 +4,7 @@ use clap::Args;
 use regex::bytes::Regex;
 
 use super::failure::Failure;
-use super::run::duration;
+use super::held::duration;
 use super::{Context, Format};
 
 mod app;

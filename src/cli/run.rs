@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::driver::{Seat, take};
+use super::driver::take;
 use super::failure::Failure;
-use super::keys::{DEFAULT, Keys};
+use super::held::HeldArgs;
 use super::notice::{Starting, note};
 use super::output::print;
 use super::{Context, terminal};
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{caller_env, variable};
-use crate::protocol::{NewRun, NewSession, NewSource, Role, Started, State};
+use crate::protocol::{NewRun, NewSession, NewSource, Started, State};
 
 /// The arguments of `run`.
 #[derive(Args)]
@@ -23,33 +23,15 @@ pub struct RunArgs {
     /// Do not hold it: print the session's id and return at once
     #[arg(short = 'd', long = "detach")]
     pub detach: bool,
-    /// Give it a terminal
-    #[arg(short, long, conflicts_with = "no_tty")]
-    pub tty: bool,
-    /// Give it no terminal [default: a terminal where stdin and stdout are terminals]
-    #[arg(short = 'T', long)]
-    pub no_tty: bool,
-    /// Leave stdin alone
-    #[arg(short, long)]
-    pub no_stdin: bool,
+    /// How it is held.
+    #[command(flatten)]
+    pub held: HeldArgs,
     /// Set a variable for it; K alone takes the value from here
     #[arg(short, long, value_name = "K=V")]
     pub env: Vec<String>,
     /// Let it go on when this client vanishes
     #[arg(long)]
     pub keep: bool,
-    /// Do not record its output
-    #[arg(long)]
-    pub no_record: bool,
-    /// End it after so long, such as 1h
-    #[arg(long, value_parser = duration)]
-    pub timeout: Option<String>,
-    /// End it after so long without input and output, such as 1h; terminals only
-    #[arg(long, value_parser = duration)]
-    pub idle: Option<String>,
-    /// Make a repeated call the same start
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
     /// On Kubernetes: make its pod from this Deployment
     #[arg(long, value_name = "deploy/NAME")]
     pub from: Option<String>,
@@ -65,17 +47,9 @@ pub struct RunArgs {
     /// On Kubernetes: start it as it is, not through the image's launcher
     #[arg(long)]
     pub no_launcher: bool,
-    /// The keys that leave it running, or none
-    #[arg(long, default_value = DEFAULT, value_name = "KEYS")]
-    pub detach_keys: Keys,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     pub command: Vec<String>,
-}
-
-/// A length of time, as the hub will read it.
-pub(super) fn duration(text: &str) -> Result<String, String> {
-    humantime::parse_duration(text).map(|_| text.to_owned()).map_err(|_| "give a time such as 90s, 5m or 1h".to_owned())
 }
 
 /// Starts the command.
@@ -84,8 +58,7 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
 /// Where it cannot be started, and what [`take`] fails with.
 pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     let new = new_run(context, &args)?;
-    let (app, tty, stdin) = (new.app.clone(), new.tty, new.stdin);
-    let starting = Starting::new(format!("Running {} on ⬢ {app}...", args.command.join(" ")));
+    let starting = Starting::new(format!("Running {} on ⬢ {}...", args.command.join(" "), new.app));
     let new = NewSession { id: None, source: NewSource::Run(Box::new(new)) };
     let started = context.api.start(&new).await.map_err(|error| Failure::from(error).as_hub_failure())?;
     let recorded = if started.session.record { "recorded" } else { "not recorded" };
@@ -98,16 +71,7 @@ pub async fn run(context: &Context, args: RunArgs) -> Result<u8, Failure> {
     if args.detach {
         return detached(&started);
     }
-    let seat = Seat {
-        id: started.session.id.to_string(),
-        name: started.session.name,
-        tty,
-        role: Role::Drive,
-        started: true,
-        stdin,
-        keys: args.detach_keys,
-    };
-    take(context, seat).await
+    take(context, args.held.seat(started)).await
 }
 
 fn detached(started: &Started) -> Result<u8, Failure> {
@@ -118,8 +82,9 @@ fn detached(started: &Started) -> Result<u8, Failure> {
 }
 
 fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
-    let both = terminal::is_stdin() && terminal::is_stdout();
-    let tty = args.tty || (both && !args.no_tty && !args.detach && !args.no_stdin);
+    let held = &args.held;
+    // With `-t` also where nobody holds it.
+    let tty = held.tty() && (held.tty || !args.detach);
     let embedded = context.hubs().is_embedded();
     let mut env = variables(&args.env)?;
     if let Some(kind) = variable("TERM").filter(|_| tty && !embedded) {
@@ -139,14 +104,13 @@ fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
         cpu: args.cpu.clone(),
         memory: args.memory.clone(),
         launcher: !args.no_launcher,
-        stdin: !args.detach && !args.no_stdin,
+        stdin: !args.detach && !held.no_stdin,
         detached: args.detach,
         keep: args.keep,
-        timeout: args.timeout.clone(),
-        idle: args.idle.clone(),
-        record: !args.no_record,
-        // A start whose answer was lost is asked for again, and must not start a second one.
-        idempotency_key: Some(args.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
+        timeout: held.timeout.clone(),
+        idle: held.idle.clone(),
+        record: !held.no_record,
+        idempotency_key: Some(held.key()),
     })
 }
 
@@ -174,11 +138,5 @@ mod tests {
         );
         assert_eq!(read(&["=x"]).err().map(|failure| failure.status), Some(2));
         assert_eq!(read(&["SURELY_NOT_SET_ANYWHERE"]).err().map(|failure| failure.status), Some(2));
-    }
-
-    #[test]
-    fn times_are_checked_here() {
-        assert_eq!(duration("90s"), Ok("90s".to_owned()));
-        assert!(duration("soon").is_err());
     }
 }

@@ -4,9 +4,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::held::duration;
 use super::notice::say;
 use super::output::print;
-use super::run::duration;
 use super::{Context, Format};
 use crate::protocol::{NewTicket, Right};
 

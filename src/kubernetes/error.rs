@@ -5,16 +5,19 @@ use std::time::Duration;
 /// How long an API server may take for an answer that is no stream.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// An answer, or a sentence of why there is none; one that hangs is one of the reasons.
+/// An answer that is no stream, or why there is none; an API server that hangs is one of the reasons.
 ///
 /// # Errors
-/// The sentence.
-pub async fn in_time<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, String> {
-    match tokio::time::timeout(LIMIT, call).await {
-        Ok(answer) => answer.map_err(|error| sentence(&error)),
-        Err(_) => Err(format!("the API server has not answered within {LIMIT:?}")),
-    }
+/// [`kube::Error::Service`] with [`Silent`] after [`LIMIT`].
+pub async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    let silent = |_| Err(kube::Error::Service(Box::new(Silent)));
+    tokio::time::timeout(LIMIT, call).await.unwrap_or_else(silent)
 }
+
+/// The API server took a call and gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("it has not answered within {LIMIT:?}")]
+pub struct Silent;
 
 /// A sentence of what went wrong between the hub and the API server.
 #[must_use]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::card::Card;
@@ -45,7 +45,15 @@ impl Registry {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.adopt_leftovers().await?;
+        let (registry, (done, looked)) = (self.clone(), oneshot::channel());
+        self.tasks.spawn("leftovers", async move {
+            if let Err(error) = registry.adopt_leftovers().await {
+                tracing::warn!(%error, "cannot look for what sessions have left");
+            }
+            // Where they are may take long to ask; then this hub serves the others meanwhile.
+            let _nobody_waits = done.send(());
+        });
+        let _later = tokio::time::timeout(UNKNOWN, looked).await;
         Ok(self.live.len())
     }
 

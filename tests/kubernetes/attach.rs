@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::cluster::Cluster;
 use crate::support::program::Program;
-use crate::support::server::{Hello, Server, until};
+use crate::support::server::{Hello, Server};
 
 /// A cluster with the app `demo`, and a hub that brings no agent.
 async fn demo() -> Option<(Cluster, Server)> {
@@ -30,7 +30,7 @@ async fn attach_gives_all_output_and_the_status_of_one_that_ends_at_once() {
         assert_eq!(String::from_utf8_lossy(&viewer.output), "hello\ne\nend");
         assert_eq!(hub.ended(&id).await["exit"], json!({ "cause": "exited", "status": status }));
     }
-    until("the pods are gone", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn attach_ends_when_it_is_stopped_and_where_its_command_is_not_there() {
     let id = hub.run(&["no-such-program"], json!({ "app": "demo", "detached": true })).await;
     let ended = hub.ended(id["id"].as_str().expect("an id")).await;
     assert_eq!((&ended["exit_status"], &ended["exit"]["cause"]), (&json!(127), &json!("start_failed")), "{ended}");
-    until("the pods are gone", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]

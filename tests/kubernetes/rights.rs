@@ -316,5 +316,5 @@ async fn rights_on_pods_let_a_run_be_a_pod_and_a_reader_read() {
     .await;
     assert_eq!(server.ask_as(&leo, "POST", "/v1/sessions", Some(exec)).await.0, 403);
     assert_eq!(server.ask_as(&eli, "GET", &format!("/v1/sessions/{id}"), None).await.0, 404);
-    until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::home::{Home, eventually};
+use crate::home::Home;
 use crate::support::cluster::Cluster;
 use crate::support::server::{Hello, until};
 use crate::terminal::Terminal;
@@ -30,7 +30,7 @@ async fn a_run_has_the_apps_environment_streams_apart_and_its_status() {
     assert_eq!((ended.status, ended.text().as_str()), (7, "hello\n"), "{}", ended.stderr);
     assert_eq!(ended.command_stderr(), ["e"]);
     let since = Instant::now();
-    eventually("the pod is gone", || cluster.runs().is_empty().then_some(()));
+    until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
     assert!(since.elapsed() < GONE, "{:?}", since.elapsed());
 
     let counted = home.run_with(&["run", "-a", "demo", "--", "wc", "-l"], b"a\nb\n");
@@ -70,7 +70,7 @@ async fn fifty_runs_ten_at_a_time_lose_no_output_and_no_status() {
         })
         .collect();
     workers.into_iter().for_each(|worker| worker.join().expect("all runs are right"));
-    eventually("the pods are gone", || cluster.runs().is_empty().then_some(()));
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +104,7 @@ async fn a_shell_in_a_terminal_is_a_shell() {
     let seen: Vec<_> = watchers.into_iter().map(|watcher| crate::home::finish(watcher).stdout).collect();
     let recorded = home.run(&["export", "run.1", "--format", "raw"]).stdout;
     assert!(!recorded.is_empty() && seen.iter().all(|seen| *seen == recorded), "{seen:?}");
-    eventually("the pod is gone", || cluster.runs().is_empty().then_some(()));
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_hub_that_is_killed_costs_no_line() {
     assert!(output == expected && viewer.gaps.is_empty(), "{} of {}", output.len(), expected.len());
     assert_eq!(hub.ended(&id).await["exit_status"], 0);
     assert!(hub.output(&id, false).await == expected, "the journal");
-    until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_run_is_no_servers_and_goes_with_its_app() {
     cluster.kubectl(&["delete", "deployment", "demo-web", "--wait=false"]);
     let ended = hub.ended(&id).await;
     assert_eq!((&ended["exit"]["cause"], &ended["exit_status"]), (&json!("evicted"), &json!(125)), "{ended}");
-    until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]
@@ -253,6 +253,6 @@ async fn a_run_is_started_by_its_images_launcher_beside_the_containers_that_are_
         assert_eq!(hub.ended(id).await["exit_status"], 0);
         assert_eq!(hub.output(id, false).await, says);
         // What stands beside the command does not hold up its end.
-        until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
+        cluster.has_runs(0).await;
     }
 }

@@ -21,7 +21,7 @@ async fn is(cluster: &Cluster, ended: &Value, status: i64, words: &[&str]) {
     let text = ended["exit_text"].as_str().expect("a sentence");
     assert_eq!(ended["exit_status"], status, "{text}");
     words.iter().for_each(|word| assert!(text.contains(word), "no {word:?} in: {text}"));
-    until("nothing is left", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]

@@ -4,14 +4,17 @@
 //! image to the nodes, which gets the path of its archive. Dropping it deletes the namespace.
 
 use std::fs;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::server::{Server, until};
+use super::proxy::{Proxy, Target};
+use super::server::{DEADLINE, Server, until};
 
 /// Images that the cluster has.
 pub(crate) const BASH: &str = "docker.io/rig/bash:1";
@@ -113,6 +116,19 @@ impl Cluster {
         format!("{}image = \"{}\"\nimage_pull_policy = \"IfNotPresent\"\n", self.settings(), agent_image())
     }
 
+    /// A way to the API server that fails on demand, and a kubeconfig for it.
+    pub(crate) fn behind_a_proxy(&self) -> (Proxy, tempfile::NamedTempFile) {
+        let text = fs::read_to_string(&self.kubeconfig).expect("a kubeconfig");
+        let server = self.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
+        let address = server.trim_start_matches("https://").to_socket_addrs().expect("an address").next();
+        let proxy = Proxy::start(move || address.map(Target::Tcp));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        // The certificate is for the name, whatever the port is.
+        let host = server.rsplit_once(':').expect("a port").0;
+        fs::write(file.path(), text.replace(&server, &format!("{host}:{}", proxy.address().port()))).expect("writes");
+        (proxy, file)
+    }
+
     /// A hub that brings its agent.
     pub(crate) async fn hub(&self) -> Server {
         Server::start_with(&self.settings_with_agent(), &[("FOGHORN_BACKEND", "kubernetes")]).await
@@ -123,6 +139,23 @@ impl Cluster {
         let list = self.kubectl(&["get", "pods", "-l", "foghorn.dev/session", "-o", "json"]);
         let list: Value = serde_json::from_str(&list).expect("JSON");
         list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until there are so many that nobody has deleted. How soon a busy node lets go of a deleted one is its own.
+    pub(crate) async fn has_runs(&self, count: usize) {
+        let since = Instant::now();
+        loop {
+            let mut runs = self.runs();
+            runs.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+            if runs.len() == count {
+                return;
+            }
+            if since.elapsed() > DEADLINE {
+                let of = |pod: &Value| json!([pod["metadata"]["name"], pod["status"]]);
+                panic!("{} runs and not {count}: {:#}", runs.len(), Value::from_iter(runs.iter().map(of)));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

@@ -19,6 +19,15 @@ use crate::kubernetes::error::{LIMIT, sentence};
 use crate::record::Cause;
 use crate::source::Source;
 
+/// The grace of a pod that says nothing of it.
+const GRACE: i64 = 30;
+
+/// How long a pod's containers have to end once it was deleted.
+fn grace(pod: &Pod) -> Duration {
+    let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(GRACE);
+    Duration::from_secs(seconds.try_into().unwrap_or(0))
+}
+
 impl Kubernetes {
     /// The agent of a run, by the bridge in its container.
     pub(super) async fn agent(
@@ -109,7 +118,7 @@ impl Kubernetes {
         let name = start::of_place(&place, &pod);
         let (stdin, tty, stdin_once) = choose::streams(&pod, &name);
         let at_end = match own || place.delete {
-            true => AtEnd::Delete(self.remover(session, &place).when_asked()),
+            true => AtEnd::Delete(self.remover(session, &place).when_asked(), grace(&pod)),
             false => AtEnd::Leave,
         };
         let container = Container {

@@ -1,16 +1,23 @@
 //! Which pods are deleted, and deleting them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{Place, TRIES, Way, choose};
-use crate::kubernetes::error::is_not_found;
+use super::{Place, Way, choose};
+use crate::kubernetes::error::{in_time, is_not_found, is_refusal, sentence};
 use crate::kubernetes::{Cluster, INSTALLATION, SESSION};
+
+/// How long a pod waits that the API server did not delete: at first, at most, and in all. What is left by then is the
+/// reaper's, where it is of this installation's making.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(30));
+const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// Whether a pod was made by this installation for this session.
 pub(super) fn owns(pod: &Pod, installation: Uuid, session: Uuid) -> bool {
@@ -30,26 +37,32 @@ pub(super) struct Remover {
 }
 
 impl Remover {
-    /// Deletes it if it may be. Waits until the API server has taken it.
+    /// Deletes it if it may be. Waits until the API server has taken it, also one that is away for a while.
     pub(super) async fn delete(&self, grace: Option<u32>) {
         let (session, name) = (self.session, &self.place.pod);
         let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), &self.place.namespace);
         let mut params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
-        for _ in 0..TRIES.0 {
-            let error = match pods.get_opt(name).await {
+        let (mut wait, since) = (AGAIN.0, Instant::now());
+        while since.elapsed() < LIMIT {
+            let error = match in_time(pods.get_opt(name)).await {
                 Ok(Some(pod)) if self.may(&pod) => {
                     params.preconditions = Some(kube::api::Preconditions { uid: pod.uid(), resource_version: None });
-                    match pods.delete(name, &params).await {
+                    match in_time(pods.delete(name, &params)).await {
                         Ok(_) => return,
                         Err(error) if is_not_found(&error) => return,
+                        Err(error) if is_refusal(&error) => {
+                            tracing::error!(error = sentence(&error), %session, pod = name, "may not delete a pod");
+                            return;
+                        }
                         Err(error) => error,
                     }
                 }
                 Ok(_) => return,
                 Err(error) => error,
             };
-            tracing::warn!(%error, %session, pod = name, "cannot delete a pod; trying again");
-            tokio::time::sleep(TRIES.1).await;
+            tracing::warn!(error = sentence(&error), %session, pod = name, "cannot delete a pod; trying again");
+            sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod, PodStatus};
 use kube::api::Api;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object, watcher};
 use kube::{Client, ResourceExt};
 use tokio::select;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Place;
 use crate::backend::{BackendError, Tell};
 use crate::kubernetes::CONTAINER;
-use crate::kubernetes::error::in_time;
+use crate::kubernetes::error::{in_time, sentence};
 use crate::record::Cause;
 
 /// How long a pod may be without a node before its start counts as failed: a scheduler that has just seen room says so
@@ -23,9 +24,6 @@ const SCHEDULE: Duration = Duration::from_secs(5);
 
 /// How long a pod may take to start where nothing says that it will not: pulling a large image is in it.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
-
-/// How often it is asked again while the API server does not answer.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// What events of a pod are worth telling whoever waits for it.
 const TOLD: [&str; 9] = [
@@ -104,7 +102,8 @@ pub async fn running(client: &Client, place: &Place, tell: &Tell<'_>) -> Result<
 pub async fn begun(client: &Client, place: &Place, missing: Duration, tell: &Tell<'_>) -> Result<Begun, BackendError> {
     let pods = Api::<Pod>::namespaced(client.clone(), &place.namespace);
     // Most often it is there already.
-    let pod = in_time(pods.get_opt(&place.pod)).await.map_err(BackendError::Unreachable)?;
+    let pod = in_time(pods.get_opt(&place.pod)).await;
+    let pod = pod.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
     let mut seen = pod.is_some();
     match pod.map(|pod| look(place, pod)) {
         Some(Look::Begun(begun)) => return Ok(begun),
@@ -131,13 +130,10 @@ pub async fn begun(client: &Client, place: &Place, missing: Duration, tell: &Tel
                 }
                 Some(Ok(None)) if seen => return Err(BackendError::Ended(gone())),
                 Some(Ok(None)) => {}
-                Some(Err(error)) => {
-                    tracing::debug!(%error, pod = place.pod, "cannot follow a pod; trying again");
-                    tokio::time::sleep(AGAIN).await;
-                }
+                Some(Err(error)) => tracing::debug!(%error, pod = place.pod, "cannot follow a pod; trying again"),
                 None => return Err(BackendError::Unreachable("the pod is not followed any more".into())),
             },
-            event = follow.events.next() => follow.told.hear(event, tell).await,
+            Some(event) = follow.events.next() => follow.told.hear(event, tell),
             () = sleep_until(deadline) => {
                 let missing = Some(missing).filter(|_| !seen);
                 return Err(BackendError::Ended(late(place, missing, hopeless, follow.told.0)));
@@ -185,8 +181,10 @@ impl Following {
     fn new(client: &Client, place: &Place) -> Self {
         let of_pod = watcher::Config::default().fields(&format!("involvedObject.name={}", place.pod));
         Self {
-            pods: Box::pin(watch_object(Api::namespaced(client.clone(), &place.namespace), &place.pod)),
-            events: Box::pin(watcher(Api::namespaced(client.clone(), &place.namespace), of_pod)),
+            pods: Box::pin(
+                watch_object(Api::namespaced(client.clone(), &place.namespace), &place.pod).default_backoff(),
+            ),
+            events: Box::pin(watcher(Api::namespaced(client.clone(), &place.namespace), of_pod).default_backoff()),
             told: Told::default(),
         }
     }
@@ -198,18 +196,9 @@ struct Told(Option<String>);
 
 impl Told {
     /// Tells an event that is worth it.
-    async fn hear(&mut self, event: Option<Result<watcher::Event<Event>, watcher::Error>>, tell: &Tell<'_>) {
-        match event {
-            Some(Ok(event)) => self.tell(event, tell),
-            // Not every hub may see events; the pod's own state says what has to be known.
-            Some(Err(_)) => tokio::time::sleep(AGAIN).await,
-            // A watcher has no end.
-            None => std::future::pending().await,
-        }
-    }
-
-    fn tell(&mut self, event: watcher::Event<Event>, tell: &Tell<'_>) {
-        let (watcher::Event::Apply(event) | watcher::Event::InitApply(event)) = event else { return };
+    fn hear(&mut self, event: Result<watcher::Event<Event>, watcher::Error>, tell: &Tell<'_>) {
+        // Not every hub may see events; the pod's own state says what has to be known.
+        let Ok(watcher::Event::Apply(event) | watcher::Event::InitApply(event)) = event else { return };
         let (Some(reason), Some(message)) = (event.reason, event.message) else { return };
         if TOLD.contains(&&*reason) && self.0.as_ref() != Some(&message) {
             tell(message.clone());

@@ -59,7 +59,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How long a command may go on after the end of its input that it cannot be told of, before the people are told.
 const UNHEARD: Duration = Duration::from_secs(2);
 
-/// How long a container whose pod was deleted may take to end, on top of its own grace.
+/// How long a container whose pod was deleted may take to be seen to have ended, on top of its pod's grace.
 const DELETED: Duration = Duration::from_secs(30);
 
 /// What is done with a container whose session is to end.
@@ -67,8 +67,8 @@ const DELETED: Duration = Duration::from_secs(30);
 pub(super) enum AtEnd {
     /// The streams are closed, and nothing else.
     Leave,
-    /// Its pod is deleted, by this.
-    Delete(Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>),
+    /// Its pod is deleted, by this. It gives the container this time to end.
+    Delete(Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>, Duration),
 }
 
 /// What the streams are of.

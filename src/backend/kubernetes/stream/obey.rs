@@ -102,9 +102,9 @@ impl Half {
             return;
         }
         match (&self.at_end, &self.link) {
-            (AtEnd::Delete(delete), _) => {
+            (AtEnd::Delete(delete, grace), _) => {
                 self.tasks.spawn("container-end", delete());
-                self.ending = Some((cause, Instant::now() + DELETED));
+                self.ending = Some((cause, Instant::now() + *grace + DELETED));
             }
             (AtEnd::Leave, Link::Open(_)) => {
                 self.say("its connection was closed; a process that does not end by that goes on in its container");
