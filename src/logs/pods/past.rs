@@ -57,11 +57,10 @@ pub(super) async fn newest(client: &Client, container: &Container, restart: u64,
         return start;
     }
     for _ in 0..TRIES.0 {
-        match read(client, container, Run::Newest, From::Last(SAME), phase == Phase::Ended).await {
-            Ok(lines) => {
-                let mut seen = Seen::from(start);
-                return lines.iter().filter_map(|(time, ..)| seen.take(*time)).last().unwrap_or(start);
-            }
+        let (mut seen, mut newest) = (Seen::from(start), start);
+        let take = |time, _, _| newest = seen.take(time).unwrap_or(newest);
+        match read(client, container, Run::Newest, From::Last(SAME), phase == Phase::Ended, take).await {
+            Ok(()) => return newest,
             Err(Failure::Gone(_)) => return start,
             Err(Failure::Busy(reason, _)) => {
                 tracing::debug!(reason, pod = container.pod.name, "cannot read a log's last lines");
@@ -73,23 +72,33 @@ pub(super) async fn newest(client: &Client, container: &Container, restart: u64,
     ContainerAt { time: now().unsigned_abs() * NANOS, ..start }
 }
 
-type Told = (u64, Vec<u8>, bool);
-
-/// A whole answer.
-async fn read(client: &Client, container: &Container, run: Run, from: From, ended: bool) -> Result<Vec<Told>, Failure> {
+/// Reads a whole answer, and gives each line to `take`: when it was written, its bytes, and whether it was cut.
+async fn read(
+    client: &Client,
+    container: &Container,
+    run: Run,
+    from: From,
+    ended: bool,
+    mut take: impl FnMut(u64, Vec<u8>, bool),
+) -> Result<(), Failure> {
     let mut answer = open(client, container, run, from).await?;
     let (mut stamped, mut said) = (Stamped::default(), Vec::new());
-    while let Some(data) = answer.next().await? {
-        stamped.feed(&data, &mut said);
+    loop {
+        let more = answer.next().await?;
+        match &more {
+            Some(data) => stamped.feed(data, &mut said),
+            None if ended => stamped.let_go(&mut said),
+            None => {}
+        }
+        for said in said.drain(..) {
+            if let Said::Line { time, bytes, cut } = said {
+                take(time, bytes, cut);
+            }
+        }
+        if more.is_none() {
+            return Ok(());
+        }
     }
-    if ended {
-        stamped.let_go(&mut said);
-    }
-    let line = |said| match said {
-        Said::Line { time, bytes, cut } => Some((time, bytes, cut)),
-        Said::Kubelet(_) => None,
-    };
-    Ok(said.into_iter().filter_map(line).collect())
 }
 
 /// The log of a container, as far as it can be read before the ring.
@@ -140,51 +149,39 @@ impl Origin {
         let mut window = (tail.saturating_mul(2)).max(WINDOW.0);
         loop {
             let Some((run, ended)) = which(&self.container, restart) else { return VecDeque::new() };
-            let client = &self.reach.cluster.client;
-            let Ok(lines) = read(client, &self.container, run, From::Last(window), ended).await else {
-                return VecDeque::new();
+            let start = ContainerAt::start(restart);
+            let (mut seen, mut before, mut found) = (Seen::from(start), start, VecDeque::new());
+            let (mut lines, mut oldest) = (0, None);
+            // Of what is looked through nothing is kept but where the last lines are: it may be a whole log.
+            let take = |time, bytes, cut| {
+                lines += 1;
+                oldest.get_or_insert((time / NANOS) as Micros);
+                let Some(at) = seen.take(time).filter(|at| *at <= self.to) else { return };
+                let line = entry(&self.container, time, bytes, cut, at);
+                // Where a line starts is known by the one before it.
+                let from = std::mem::replace(&mut before, at);
+                if since.is_none_or(|since| line.time >= since) && filter.wants(&line) {
+                    found.push_back((line.time, from));
+                }
+                if found.len() > tail {
+                    found.pop_front();
+                }
             };
-            let all = lines.len() < window;
-            let oldest = lines.first().map(|(time, ..)| (*time / NANOS) as Micros);
-            let found = self.choose(lines, (restart, all), tail, since, filter);
+            let client = &self.reach.cluster.client;
+            if read(client, &self.container, run, From::Last(window), ended, take).await.is_err() {
+                return VecDeque::new();
+            }
+            let all = lines < window;
+            if !all {
+                // The first line of a window: what was before it was not seen.
+                found.pop_front_if(|(_, from)| *from == start);
+            }
             let old_enough = since.is_some_and(|since| oldest.is_some_and(|oldest| oldest < since));
             if all || old_enough || found.len() >= tail {
                 return found;
             }
             window = window.saturating_mul(WINDOW.1);
         }
-    }
-
-    /// Of the lines of a window, which may have all of a run, the last that are wanted.
-    fn choose(
-        &self,
-        lines: Vec<Told>,
-        (restart, all): (u64, bool),
-        tail: usize,
-        since: Option<Micros>,
-        filter: &Filter,
-    ) -> VecDeque<(Micros, ContainerAt)> {
-        let mut seen = Seen::from(ContainerAt::start(restart));
-        // Where a line starts is known by the one before it.
-        let mut before = all.then(|| ContainerAt::start(restart));
-        let mut found = VecDeque::new();
-        for (time, bytes, cut) in lines {
-            let Some(at) = seen.take(time) else { continue };
-            if at > self.to {
-                break;
-            }
-            let line = entry(&self.container, time, bytes, cut, at);
-            if let Some(before) = before.replace(at)
-                && since.is_none_or(|since| line.time >= since)
-                && filter.wants(&line)
-            {
-                found.push_back((line.time, before));
-            }
-            if found.len() > tail {
-                found.pop_front();
-            }
-        }
-        found
     }
 
     /// What it said from a position on.
