@@ -22,6 +22,7 @@ pub mod pod;
 pub mod protocol;
 pub mod serve;
 pub mod spool;
+pub mod wire;
 
 use std::process::ExitCode;
 

@@ -12,14 +12,16 @@ use std::rc::Rc;
 use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcgetpgrp, tcsetwinsize};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::descendants::MARK;
 use super::pod::Pod;
 use super::protocol::Start;
+use super::wire::{WriteHalf, watch};
 use crate::record::{Size, Stream};
 
-/// One end of a terminal or a pipe, not blocking.
+/// One end of a terminal or a pipe that is read, not blocking.
 pub type Channel = Rc<AsyncFd<OwnedFd>>;
 
 /// A command that was started.
@@ -30,7 +32,7 @@ pub struct Command {
     /// What it writes to.
     pub outputs: Vec<(Stream, Channel)>,
     /// What it reads from; none where its standard input is at its end.
-    pub input: Option<Channel>,
+    pub input: Option<WriteHalf>,
     /// The terminal's master side.
     pub terminal: Option<Channel>,
 }
@@ -121,11 +123,13 @@ impl Command {
             pty_process::Error::Io(error) => Failed::Spawn(error),
             error => Failed::channel(error),
         })?;
-        let terminal = channel(pty.into())?;
+        let pty = unblocked(pty.into())?;
+        let input = stdin.then(|| pty.try_clone().map(WriteHalf::new)).transpose().map_err(Failed::Channel)?;
+        let terminal = channel(pty)?;
         Ok(Self {
             pid: pid(&child)?,
             outputs: vec![(Stream::Stdout, terminal.clone())],
-            input: stdin.then(|| terminal.clone()),
+            input,
             terminal: Some(terminal),
         })
     }
@@ -136,12 +140,12 @@ impl Command {
         let mut child = command.spawn().map_err(Failed::Spawn)?;
         let mut outputs = Vec::new();
         if let Some(stdout) = child.stdout.take() {
-            outputs.push((Stream::Stdout, channel(stdout.into())?));
+            outputs.push((Stream::Stdout, channel(unblocked(stdout.into())?)?));
         }
         if let Some(stderr) = child.stderr.take() {
-            outputs.push((Stream::Stderr, channel(stderr.into())?));
+            outputs.push((Stream::Stderr, channel(unblocked(stderr.into())?)?));
         }
-        let input = child.stdin.take().map(|stdin| channel(stdin.into())).transpose()?;
+        let input = child.stdin.take().map(|stdin| unblocked(stdin.into()).map(WriteHalf::new)).transpose()?;
         Ok(Self { pid: pid(&child)?, outputs, input, terminal: None })
     }
 
@@ -186,13 +190,13 @@ impl Failed {
     }
 }
 
-#[expect(unsafe_code, reason = "registering a descriptor that is owned; see below")]
-fn channel(fd: OwnedFd) -> Result<Channel, Failed> {
+fn unblocked(fd: OwnedFd) -> Result<OwnedFd, Failed> {
     let set = fcntl_getfl(&fd).and_then(|flags| fcntl_setfl(&fd, flags | OFlags::NONBLOCK));
-    set.map_err(|error| Failed::Channel(error.into()))?;
-    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
-    let fd = unsafe { AsyncFd::register(fd) };
-    fd.map(Rc::new).map_err(|error| Failed::Channel(error.into()))
+    set.map(|()| fd).map_err(|error| Failed::Channel(error.into()))
+}
+
+fn channel(fd: OwnedFd) -> Result<Channel, Failed> {
+    watch(fd, Interest::READABLE).map(Rc::new).map_err(Failed::Channel)
 }
 
 /// The handle itself is dropped: the agent waits for all its children in one place.

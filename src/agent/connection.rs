@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWriteExt;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,6 +21,7 @@ use super::protocol::{
 };
 use super::serve::Agent;
 use super::spool::Cursor;
+use super::wire::{self, ReadHalf, WriteHalf};
 use crate::record::{Cause, Payload};
 
 /// How long a hub may take to greet.
@@ -40,8 +40,8 @@ const MAX_PARTS: usize = 64;
 /// A hub that greeted: what it asks for, and what it may have sent behind its greeting.
 pub(super) struct Greeted {
     hello: HubHello,
-    reader: Reader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    reader: Reader<ReadHalf>,
+    writer: WriteHalf,
 }
 
 /// What one connection still has to send, besides the live records.
@@ -73,7 +73,7 @@ async fn greet(agent: &Agent, stream: UnixStream) -> Option<Greeted> {
     if peer != rustix::process::geteuid().as_raw() && peer != 0 {
         return None;
     }
-    let (read, mut writer) = stream.into_split();
+    let (read, mut writer) = wire::split(stream).ok()?;
     let mut reader = Reader::new(read);
     let (kind, rest) = reader.next().await.ok()??;
     let Ok(Some(ToAgent::Hello(hello))) = ToAgent::decode(kind, rest) else { return None };
@@ -122,7 +122,7 @@ fn answer(agent: &Agent, version: u16) -> Bytes {
     ToHub::Hello(AgentHello { version, session, nonce, oldest, head, card }).encode()
 }
 
-async fn obey(agent: &Agent, reader: &mut Reader<OwnedReadHalf>, outbox: &Outbox) -> Result<(), ProtocolError> {
+async fn obey(agent: &Agent, reader: &mut Reader<ReadHalf>, outbox: &Outbox) -> Result<(), ProtocolError> {
     loop {
         let Ok(message) = timeout(SILENCE, reader.next()).await else { return Ok(()) };
         let Some((kind, rest)) = message? else { return Ok(()) };
@@ -202,7 +202,7 @@ fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::in
     Ok(())
 }
 
-async fn send(agent: &Agent, writer: &mut OwnedWriteHalf, outbox: &Outbox, mut cursor: Cursor) -> io::Result<()> {
+async fn send(agent: &Agent, writer: &mut WriteHalf, outbox: &Outbox, mut cursor: Cursor) -> io::Result<()> {
     let mut moved = agent.moved.subscribe();
     let mut started = false;
     let mut warned = None;
@@ -265,7 +265,7 @@ fn read_back(agent: &Agent, outbox: &Outbox, parts: &mut VecDeque<Bytes>) {
 }
 
 /// Writes all parts, many with one call, from where they lie.
-async fn write_all(writer: &mut OwnedWriteHalf, mut parts: VecDeque<Bytes>) -> io::Result<()> {
+async fn write_all(writer: &mut WriteHalf, mut parts: VecDeque<Bytes>) -> io::Result<()> {
     while !parts.is_empty() {
         let slices: Vec<IoSlice<'_>> = parts.iter().take(MAX_PARTS).map(|part| IoSlice::new(part)).collect();
         let mut written = writer.write_vectored(&slices).await?;

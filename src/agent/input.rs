@@ -1,13 +1,13 @@
 //! Input for the command: each byte of each writer is accepted once and acknowledged when the command has it.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::AsFd;
 
 use bytes::{Buf, Bytes};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
-use super::command::Channel;
 use super::protocol::{INPUT_WINDOW, Writer};
+use super::wire::WriteHalf;
 
 /// How many writers are remembered: more than a hub does, which asks where one stands that it has forgotten. The one
 /// that was heard of least lately is forgotten first, and only where the command has all of its bytes.
@@ -137,7 +137,7 @@ impl Input {
 /// closed instead. `moved` is told when something can be acknowledged.
 pub async fn give(
     input: &std::cell::RefCell<Input>,
-    channel: Channel,
+    mut command: WriteHalf,
     end_of_file: impl Fn() -> Option<u8>,
     mut typed: watch::Receiver<()>,
     moved: &watch::Sender<()>,
@@ -147,12 +147,12 @@ pub async fn give(
         let next = input.borrow_mut().take();
         let open = match next {
             Some(Piece::Data { writer, end, data }) => {
-                let open = write(&channel, data).await;
+                let open = command.write_all(&data).await.is_ok();
                 input.borrow_mut().given(writer, end);
                 open
             }
             Some(Piece::End) => match end_of_file() {
-                Some(byte) => write(&channel, Bytes::copy_from_slice(&[byte])).await,
+                Some(byte) => command.write_all(&[byte]).await.is_ok(),
                 None => false,
             },
             None => typed.changed().await.is_ok(),
@@ -164,20 +164,6 @@ pub async fn give(
         }
         moved.send_replace(());
     }
-}
-
-/// Writes all; whether the other side still reads.
-async fn write(channel: &Channel, mut data: Bytes) -> bool {
-    while !data.is_empty() {
-        let Ok(mut ready) = channel.writable().await else { return false };
-        match ready.try_io(|fd| Ok(rustix::io::write(fd.as_fd(), &data)?)) {
-            Ok(Ok(written)) => data.advance(written),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Ok(Err(_)) => return false,
-            Err(_would_block) => {}
-        }
-    }
-    true
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::input::{Input, give};
 use super::pod::Pod;
 use super::protocol::Start;
 use super::spool::Spool;
+use super::wire::WriteHalf;
 use crate::record::{Cause, Payload, Stream};
 
 /// How long an agent waits to be told what to start.
@@ -413,11 +414,11 @@ impl Agent {
         self.moved.send_replace(());
     }
 
-    async fn give_input(&self, command: &Command, input: Option<Channel>) {
+    async fn give_input(&self, command: &Command, input: Option<WriteHalf>) {
         match input {
-            Some(channel) => {
+            Some(to) => {
                 let typed = self.typed.subscribe();
-                give(&self.input, channel, || command.end_of_file(), typed, &self.moved).await;
+                give(&self.input, to, || command.end_of_file(), typed, &self.moved).await;
             }
             None => self.input.borrow_mut().close(),
         }

@@ -23,6 +23,7 @@ use crate::agent::command::{NO_PROCESSES, is_out_of_processes};
 use crate::agent::descendants::{EXEMPT, Family};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
 use crate::agent::serve::SOCKET;
+use crate::agent::wire;
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::tasks::Tasks;
@@ -172,7 +173,7 @@ impl Backend for Local {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => BackendError::Gone,
             _ => BackendError::Unreachable(error.to_string()),
         })?;
-        let (read, write) = stream.into_split();
+        let (read, write) = wire::split(stream).map_err(|error| BackendError::Unreachable(error.to_string()))?;
         let hello = HubHello { min: MIN_VERSION, max: MAX_VERSION, epoch: self.epoch, from };
         link::open(read, write, &hello, &session.to_string(), (&self.tasks, self.metrics.clone())).await
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::Session;
 
 /// How long output is gathered, for a session with few viewers.
-pub const GATHER: Duration = Duration::from_millis(12);
+pub const GATHER: Duration = Duration::from_millis(13);
 
 /// What each viewer adds to that, and what it is at most.
 const GATHER_VIEWER: Duration = Duration::from_micros(50);
