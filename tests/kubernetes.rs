@@ -27,6 +27,8 @@ mod home;
 mod hubs;
 #[path = "kubernetes/logs.rs"]
 mod logs;
+#[path = "kubernetes/resources.rs"]
+mod resources;
 #[path = "kubernetes/rights.rs"]
 mod rights;
 #[path = "kubernetes/runs.rs"]
