@@ -25,6 +25,8 @@ mod handover;
 mod home;
 #[path = "kubernetes/hubs.rs"]
 mod hubs;
+#[path = "kubernetes/layouts.rs"]
+mod layouts;
 #[path = "kubernetes/logs.rs"]
 mod logs;
 #[path = "kubernetes/resources.rs"]
