@@ -214,6 +214,10 @@ impl Registry {
 
     /// Makes the session's row, under a name that no session has.
     async fn create(&self, wanted: &Wanted, owner: &str) -> Result<Created, RegistryError> {
+        // Before it is looked where it is to be: what a repeated request was for may be gone by now.
+        if let Some(row) = self.same_start(wanted, owner).await? {
+            return Ok(Created::Existing(Box::new(row)));
+        }
         let created = self.store.create_session(self.row(wanted, owner).await?).await?;
         let Created::New(row) = &created else { return Ok(created) };
         if self.live_by_name(&row.name).is_none() {
@@ -226,6 +230,14 @@ impl Registry {
         self.store.delete_session(row.id).await?;
         self.put_back().await?;
         Ok(self.store.create_session(self.row(wanted, owner).await?).await?)
+    }
+
+    /// The session that the same request, by its key, started before.
+    async fn same_start(&self, wanted: &Wanted, owner: &str) -> Result<Option<SessionRow>, StoreError> {
+        match &wanted.idempotency_key {
+            Some(key) => self.store.session_by_key(owner, key).await,
+            None => Ok(None),
+        }
     }
 
     /// Whether there is room for the session that was just made. Those that a platform hands over are all one owner's,

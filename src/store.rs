@@ -317,6 +317,9 @@ pub trait Store: Send + Sync + 'static {
     /// The session with this short name.
     async fn session_by_name(&self, name: &str) -> Result<Option<SessionRow>, StoreError>;
 
+    /// The session that this owner started with this idempotency key.
+    async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError>;
+
     /// Sessions, newest first.
     async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError>;
 

@@ -25,8 +25,12 @@ mod handover;
 mod home;
 #[path = "kubernetes/hubs.rs"]
 mod hubs;
+#[path = "kubernetes/layouts.rs"]
+mod layouts;
 #[path = "kubernetes/logs.rs"]
 mod logs;
+#[path = "kubernetes/resources.rs"]
+mod resources;
 #[path = "kubernetes/rights.rs"]
 mod rights;
 #[path = "kubernetes/runs.rs"]

@@ -23,6 +23,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use self::remove::Remover;
@@ -44,6 +45,9 @@ mod stream;
 
 /// How often a pod is asked for before its making counts as failed, and what passes in between.
 const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+
+/// For how long it is asked for again: an API server that itself waits for somebody would take as long each time.
+const TRYING: Duration = Duration::from_secs(5);
 
 /// How long the API server may take to say that it is there.
 const READY: Duration = Duration::from_secs(2);
@@ -197,22 +201,29 @@ impl Kubernetes {
         };
         let pod = making.pod(&deployment)?;
         self.check_alone(&pod, &deployment, &place.namespace).await?;
+        self.ask_for(&pod, place, order.session).await
+    }
+
+    /// Has a pod made, once.
+    async fn ask_for(&self, pod: &Pod, place: &Place, session: Uuid) -> Result<(), String> {
         let pods = self.pods(&place.namespace);
-        let mut tries = TRIES.0;
+        let (since, mut tries) = (Instant::now(), TRIES.0);
         loop {
             tries -= 1;
-            match in_time(pods.create(&PostParams::default(), &pod)).await {
+            let error = match in_time(pods.create(&PostParams::default(), pod)).await {
                 Ok(_) => return Ok(()),
                 // An earlier try, whose answer was lost, has made it.
-                Err(kube::Error::Api(status)) if status.code == 409 && self.is_own(place, order.session).await => {
+                Err(kube::Error::Api(status)) if status.code == 409 && self.is_own(place, session).await => {
                     return Ok(());
                 }
-                Err(error) if is_refusal(&error) || tries == 0 => return Err(sentence(&error)),
-                Err(error) => {
-                    tracing::warn!(%error, session = %order.session, "cannot make a pod; trying again");
-                    tokio::time::sleep(TRIES.1).await;
-                }
+                Err(error) if is_refusal(&error) => return Err(sentence(&error)),
+                Err(error) => sentence(&error),
+            };
+            if tries == 0 || since.elapsed() > TRYING {
+                return Err(error);
             }
+            tracing::warn!(error, %session, "cannot make a pod; trying again");
+            tokio::time::sleep(TRIES.1).await;
         }
     }
 
@@ -273,7 +284,7 @@ impl Backend for Kubernetes {
     }
 
     async fn ready(&self) -> Result<(), BackendError> {
-        match tokio::time::timeout(READY, self.cluster.client.apiserver_version()).await {
+        match timeout(READY, self.cluster.client.apiserver_version()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(BackendError::Create(sentence(&error))),
             Err(_) => Err(BackendError::Create("the API server does not answer".into())),

@@ -44,8 +44,6 @@ pub struct Kubernetes {
     pub selector: String,
     /// The label with the type of a process, such as `web`.
     pub process_label: String,
-    /// The label with the version of a release.
-    pub version_label: String,
     /// The type of the process whose Deployment runs are made from.
     pub process: String,
     /// The namespaces that the hub works in; empty: all but the cluster's own.
@@ -82,7 +80,6 @@ pub(super) struct File {
     namespace: Option<String>,
     selector: Option<String>,
     process_label: Option<String>,
-    version_label: Option<String>,
     process: Option<String>,
     namespaces: Vec<String>,
     image: Option<String>,
@@ -105,11 +102,9 @@ const POD_WAIT: Duration = Duration::from_secs(5 * 60);
 
 impl File {
     pub(super) fn settings(self) -> Result<Kubernetes, ConfigError> {
-        let (namespace, selector, process_label, version_label) = match self.layout {
-            Layout::Instance => {
-                (None, "app.kubernetes.io/instance={app}", "app.kubernetes.io/component", "app.kubernetes.io/version")
-            }
-            Layout::Deis => (Some(APP), "app={app},heritage=deis", "type", "version"),
+        let (namespace, selector, process_label) = match self.layout {
+            Layout::Instance => (None, "app.kubernetes.io/instance={app}", "app.kubernetes.io/component"),
+            Layout::Deis => (Some(APP), "app={app},heritage=deis", "type"),
         };
         let selector = self.selector.unwrap_or_else(|| selector.into());
         if !selector.split(',').any(|part| part.trim().ends_with(&format!("={APP}"))) {
@@ -129,7 +124,6 @@ impl File {
             namespace: self.namespace.or(namespace.map(Into::into)),
             selector,
             process_label: self.process_label.unwrap_or_else(|| process_label.into()),
-            version_label: self.version_label.unwrap_or_else(|| version_label.into()),
             process: self.process.unwrap_or_else(|| "web".into()),
             namespaces: self.namespaces,
             image: self.image,

@@ -63,6 +63,7 @@ measured! {
     restore_session(row: SessionRow) -> SessionRow;
     session(id: Uuid) -> Option<SessionRow>;
     session_by_name(name: &str) -> Option<SessionRow>;
+    session_by_key(owner: &str, key: &str) -> Option<SessionRow>;
     sessions(filter: &SessionFilter) -> Vec<SessionRow>;
     count_live(owner: &str, app: &str) -> (u64, u64);
     set_running(id: Uuid, started_at: Micros) -> ();

@@ -171,6 +171,15 @@ impl Store for Postgres {
         .await
     }
 
+    async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError> {
+        within(CALL_LIMIT, async {
+            let row: Option<rows::Session> =
+                sqlx::query_as(sql::SESSION_BY_KEY).bind(owner).bind(key).fetch_optional(&self.pool).await?;
+            row.map(SessionRow::try_from).transpose()
+        })
+        .await
+    }
+
     async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
         within(CALL_LIMIT, async { sessions::list(&self.pool, filter).await }).await
     }

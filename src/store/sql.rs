@@ -59,6 +59,8 @@ pub(super) const INSERT_SESSION: &str = concat!(
 );
 pub(super) const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE id = $1");
 pub(super) const SESSION_BY_NAME: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE name = $1");
+pub(super) const SESSION_BY_KEY: &str =
+    concat!("SELECT ", session_columns!(), " FROM sessions WHERE owner = $1 AND idempotency_key = $2");
 pub(super) const SESSIONS: &str = concat!(
     "SELECT ",
     session_columns!(),

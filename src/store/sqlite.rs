@@ -139,6 +139,12 @@ impl Store for Sqlite {
         row.map(SessionRow::try_from).transpose()
     }
 
+    async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError> {
+        let row: Option<rows::Session> =
+            sqlx::query_as(sql::SESSION_BY_KEY).bind(owner).bind(key).fetch_optional(&self.readers).await?;
+        row.map(SessionRow::try_from).transpose()
+    }
+
     async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
         sessions::list(&self.readers, filter).await
     }

@@ -186,3 +186,21 @@ async fn exec_that_is_silent_for_long_lives_on() {
     driver.rest().await;
     assert_eq!(String::from_utf8_lossy(&driver.output), "got it\n", "{:?}", driver.exit);
 }
+
+#[tokio::test]
+async fn an_exec_that_is_asked_for_again_is_the_same_also_once_its_pod_is_gone() {
+    let Some((cluster, hub)) = demo().await else { return };
+    let keyed = json!({ "idempotency_key": "k" });
+    let id = started(&hub, &["sh", "-c", "exit 3"], keyed.clone()).await;
+    assert_eq!(hub.ended(&id).await["exit_status"], 3);
+    cluster.kubectl(&["scale", "deploy/demo-web", "--replicas=0"]);
+    until("there is no pod", async || {
+        let (status, problem) = start(&hub, &["true"], json!({})).await;
+        (status == 400).then(|| assert!(problem["detail"].as_str().expect("a detail").contains("no running pod")))
+    })
+    .await;
+    let (status, again) = start(&hub, &["sh", "-c", "exit 3"], keyed.clone()).await;
+    assert_eq!((status, &again["id"]), (200, &json!(id)), "{again}");
+    let (status, other) = start(&hub, &["true"], keyed).await;
+    assert_eq!((status, &other["code"]), (409, &json!("idempotency_key_reused")), "{other}");
+}

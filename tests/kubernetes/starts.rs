@@ -4,20 +4,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::cluster::{Cluster, agent_image};
+use crate::support::cluster::{BASH, Cluster, agent_image};
 use crate::support::server::{Server, until};
 
 /// Within how long a start that cannot be is known to have failed; a pod's start on a busy machine is in it.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Runs a command of an app to its end.
-async fn run(hub: &mut Server, app: &str, command: &[&str]) -> Value {
+pub(crate) async fn run(hub: &mut Server, app: &str, command: &[&str]) -> Value {
     let started = hub.run(command, json!({ "app": app, "detached": true })).await;
     hub.ended(started["id"].as_str().expect("an id")).await
 }
 
 /// The end says this, and nothing is left.
-async fn is(cluster: &Cluster, ended: &Value, status: i64, words: &[&str]) {
+pub(crate) async fn is(cluster: &Cluster, ended: &Value, status: i64, words: &[&str]) {
     let text = ended["exit_text"].as_str().expect("a sentence");
     assert_eq!(ended["exit_status"], status, "{text}");
     words.iter().for_each(|word| assert!(text.contains(word), "no {word:?} in: {text}"));
@@ -133,4 +133,74 @@ async fn a_run_that_is_stopped_while_it_starts_leaves_nothing() {
     let ended = hub.ended(started["id"].as_str().expect("an id")).await;
     is(&cluster, &ended, 143, &["stopped by tester"]).await;
     hub.terminate().await;
+}
+
+/// The end says this, within seconds, and nothing is left.
+async fn is_soon(cluster: &Cluster, hub: &mut Server, app: &str, words: &[&str]) {
+    let since = Instant::now();
+    let ended = run(hub, app, &["true"]).await;
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+    assert_eq!(ended["exit"]["cause"], "start_failed", "{ended}");
+    is(cluster, &ended, 125, words).await;
+}
+
+#[tokio::test]
+async fn an_admission_that_refuses_is_told_of_in_its_own_words() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    let mut hub = cluster.hub().await;
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "small" },
+        "spec": { "limits": [{ "type": "Container", "max": { "cpu": "10m" } }] },
+    }));
+    is_soon(&cluster, &mut hub, "demo", &["forbidden", "maximum cpu usage per Container is 10m"]).await;
+    cluster.kubectl(&["delete", "limitrange", "small"]);
+    // Its connections come to be, and nobody reads from them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    for port in [1, silent.local_addr().expect("an address").port()] {
+        let _webhook = Webhook::at(&cluster, port);
+        is_soon(&cluster, &mut hub, "demo", &["failed calling webhook", "nobody.foghorn.dev"]).await;
+    }
+    is(&cluster, &run(&mut hub, "demo", &["true"]).await, 0, &[]).await;
+}
+
+/// A webhook that has to be asked whether a run's pod may be, and that nobody answers.
+struct Webhook<'a>(&'a Cluster);
+
+impl<'a> Webhook<'a> {
+    fn at(cluster: &'a Cluster, port: u16) -> Self {
+        let name = &cluster.namespace;
+        cluster.kubectl(&["label", "--overwrite", "namespace", name, &format!("foghorn-test={name}")]);
+        cluster.apply(&json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": { "name": name },
+            "webhooks": [{
+                "name": "nobody.foghorn.dev", "failurePolicy": "Fail", "sideEffects": "None", "timeoutSeconds": 10,
+                "admissionReviewVersions": ["v1"], "clientConfig": { "url": format!("https://127.0.0.1:{port}/") },
+                "namespaceSelector": { "matchLabels": { "foghorn-test": name } },
+                "objectSelector": { "matchExpressions": [{ "key": "foghorn.dev/session", "operator": "Exists" }] },
+                "rules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+                }],
+            }],
+        }));
+        Self(cluster)
+    }
+}
+
+impl Drop for Webhook<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_kubectl(&["delete", "validatingwebhookconfiguration", &self.0.namespace]);
+    }
+}
+
+#[tokio::test]
+async fn an_init_container_that_fails_is_named() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let init = json!({
+        "name": "migrate", "image": BASH, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", "exit 3"],
+    });
+    cluster.deploy_with("demo", json!({ "initContainers": [init] }), json!({}));
+    let mut hub = cluster.hub_with("[apps.demo]\nkeep_containers = [\"migrate\"]\n").await;
+    is_soon(&cluster, &mut hub, "demo", &["migrate ended with status 3"]).await;
 }

@@ -67,6 +67,10 @@ pub(crate) async fn a_repeated_key_is_the_same_start(bed: &Bed) {
 
     assert!(matches!(again, Created::Existing(row) if *row == first));
     assert_eq!(bed.store.sessions(&all()).await.unwrap().len(), 1);
+    assert_eq!(bed.store.session_by_key("ada", "deploy-7").await.unwrap(), Some(first));
+    for (owner, key) in [("ada", "deploy-8"), ("bob", "deploy-7")] {
+        assert_eq!(bed.store.session_by_key(owner, key).await.unwrap(), None, "{owner}, {key}");
+    }
 }
 
 pub(crate) async fn a_repeated_id_is_the_same_start(bed: &Bed) {

@@ -86,6 +86,12 @@ impl Cluster {
 
     /// The same, with fields of its pods' spec, and of its container, set or replaced.
     pub(crate) fn deploy_with(&self, app: &str, spec: Value, container: Value) {
+        let labels = json!({ "app.kubernetes.io/instance": app, "app.kubernetes.io/component": "web" });
+        self.deploy_labelled(&format!("{app}-web"), &labels, spec, container);
+    }
+
+    /// The same, as a Deployment of this name whose pods it knows by these labels.
+    pub(crate) fn deploy_labelled(&self, name: &str, labels: &Value, spec: Value, container: Value) {
         let mut own = json!({
             "name": "web", "image": BASH, "imagePullPolicy": "IfNotPresent",
             "command": ["sh", "-c", "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo line $i; sleep 1 & wait $!; done"],
@@ -94,10 +100,9 @@ impl Cluster {
         merge(&mut own, &container);
         let mut pod = json!({ "terminationGracePeriodSeconds": 1, "containers": [own] });
         merge(&mut pod, &spec);
-        let labels = json!({ "app.kubernetes.io/instance": app, "app.kubernetes.io/component": "web" });
         self.apply(&json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
-            "metadata": { "name": format!("{app}-web"), "labels": labels },
+            "metadata": { "name": name, "labels": labels },
             "spec": {
                 "replicas": 1,
                 "selector": { "matchLabels": labels },
@@ -131,7 +136,13 @@ impl Cluster {
 
     /// A hub that brings its agent.
     pub(crate) async fn hub(&self) -> Server {
-        Server::start_with(&self.settings_with_agent(), &[("FOGHORN_BACKEND", "kubernetes")]).await
+        self.hub_with("").await
+    }
+
+    /// The same, with more settings: lines of `[kubernetes]`, then other tables.
+    pub(crate) async fn hub_with(&self, more: &str) -> Server {
+        let settings = format!("{}{more}", self.settings_with_agent());
+        Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await
     }
 
     /// The pods of runs that there are, as JSON.

@@ -199,7 +199,7 @@ annotations:
 {{- $_ := set $kubernetes "image" (default (include "foghorn.image" .) .Values.kubernetes.image) }}
 {{- $_ := set $kubernetes "image_pull_policy" (default .Values.image.pullPolicy .Values.kubernetes.imagePullPolicy) }}
 {{- end }}
-{{- $names := dict "namespace" "namespace" "selector" "selector" "processLabel" "process_label" "versionLabel" "version_label" "process" "process" "imagePullSecrets" "image_pull_secrets" "keepLabels" "keep_labels" "patch" "patch" "maxCpu" "max_cpu" "maxMemory" "max_memory" "logUpstreams" "log_upstreams" "podWait" "pod_wait" }}
+{{- $names := dict "namespace" "namespace" "selector" "selector" "processLabel" "process_label" "process" "process" "imagePullSecrets" "image_pull_secrets" "keepLabels" "keep_labels" "patch" "patch" "maxCpu" "max_cpu" "maxMemory" "max_memory" "logUpstreams" "log_upstreams" "podWait" "pod_wait" }}
 {{- if and (eq .Values.kubernetes.layout "instance") (eq (len .Values.kubernetes.namespaces) 1) }}
 {{- $_ := set $kubernetes "namespace" (first .Values.kubernetes.namespaces) }}
 {{- end }}

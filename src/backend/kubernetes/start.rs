@@ -51,6 +51,9 @@ const HOPELESS: [&str; 9] = [
     "CrashLoopBackOff",
 ];
 
+/// The status of a process that was killed.
+const KILLED: i32 = 128 + 9;
+
 /// The name of the container that a place names, or that has the command.
 pub fn of_place(place: &Place, pod: &Pod) -> String {
     place.container.clone().unwrap_or_else(|| container(pod))
@@ -272,10 +275,18 @@ fn ended_by(status: &PodStatus, ended: &ContainerStateTerminated, deleted: bool)
     let reason = ended.reason.as_deref().unwrap_or_default();
     match reason {
         "ContainerCannotRun" | "StartError" => start_failed(format!("{reason}{}", detail(ended.message.clone()))),
-        "OOMKilled" => Cause::Lost { reason: "its container was killed because it used too much memory".into() },
+        _ if is_out_of_memory(ended) => {
+            Cause::Lost { reason: "its container was killed because it used too much memory".into() }
+        }
         _ if deleted => Cause::Evicted { reason: "its pod was deleted".into() },
         _ => Cause::Lost { reason: format!("its agent ended with status {}", ended.exit_code) },
     }
+}
+
+/// Whether a container was killed for the memory that it used. The same is said of one whose first process went on when
+/// another one was killed, and ended in its own way later.
+fn is_out_of_memory(ended: &ContainerStateTerminated) -> bool {
+    ended.reason.as_deref() == Some("OOMKilled") && ended.exit_code == KILLED
 }
 
 /// How often a container was started again.
@@ -304,8 +315,9 @@ pub fn end_of_command(pod: &Pod, container: &str, restarts: i32) -> Option<Cause
     let deleted = pod.metadata.deletion_timestamp.is_some() && ended.exit_code != 0;
     match ended.reason.as_deref().unwrap_or_default() {
         "ContainerCannotRun" | "StartError" => Some(cannot_run(&ended)),
-        "OOMKilled" => Some(ended_by(&status, &ended, deleted)),
-        _ if of_pod(&status).is_some() || deleted => Some(ended_by(&status, &ended, deleted)),
+        _ if of_pod(&status).is_some() || deleted || is_out_of_memory(&ended) => {
+            Some(ended_by(&status, &ended, deleted))
+        }
         _ => Some(Cause::Exited { status: ended.exit_code.clamp(0, 255) as u8 }),
     }
 }
