@@ -92,6 +92,8 @@ pub(super) struct Parts<'a> {
     pub(super) from: u64,
     /// Whether it was told what to start already.
     pub(super) started: bool,
+    /// Who the session is, where that is noted.
+    pub(super) card: Option<serde_json::Value>,
     /// Where what is too much for the memory goes.
     pub(super) dir: &'a Path,
     /// How much is kept until a start says so, in bytes.
@@ -169,7 +171,7 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
         half.attach(Duration::ZERO, false);
     }
     let events = stream::unfold(half, |mut half| async move { Some((half.next().await?, half)) });
-    Source { events: Box::pin(events), control, started: parts.started, card: None, asks }
+    Source { events: Box::pin(events), control, started: parts.started, card: parts.card, asks }
 }
 
 impl Half {
