@@ -58,6 +58,8 @@ pub struct Order {
     pub lifetime: Duration,
     /// What it is made of.
     pub what: What,
+    /// Who it is, for a later hub whose store does not know it; null before it has its name.
+    pub card: Value,
 }
 
 /// What a session is made of.

@@ -31,6 +31,9 @@ pub const APP: &str = "foghorn.dev/app";
 /// The annotation with the person who started a run.
 pub const OWNER: &str = "foghorn.dev/owner";
 
+/// The annotation with who a session is, of a run without an agent that could keep it.
+pub const CARD: &str = "foghorn.dev/card";
+
 /// The annotation that names the container with the command, as kubectl knows it.
 pub const CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 

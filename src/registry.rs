@@ -200,7 +200,8 @@ impl Registry {
         let session = Session::new(row, journal, 0, limits);
         session.set_card(&card);
         self.keep(&session);
-        let order = self.order(session.id(), &wanted, owner);
+        let card = serde_json::to_value(&card).unwrap_or_default();
+        let order = Order { card, ..self.order(session.id(), &wanted, owner) };
         match self.backend.create(&order, &session.row.place).await {
             Ok(()) => self.pump(&session, session.row.place.clone(), Some(start)),
             Err(error) => session.conclude(Cause::StartFailed { status: 125, reason: error.to_string() }),
@@ -266,6 +267,7 @@ impl Registry {
             stdin: wanted.stdin,
             lifetime: time_limit + self.limits.hup_wait + self.limits.term_wait,
             what: wanted.what.clone(),
+            card: serde_json::Value::Null,
         }
     }
 

@@ -105,7 +105,7 @@ pub struct Session {
 }
 
 /// In a session's place: whether its driver left it on purpose, so that nobody has to hold it.
-const RELEASED: &str = "released";
+pub(crate) const RELEASED: &str = "released";
 
 /// Microseconds since the Unix epoch, now.
 #[must_use]

@@ -54,6 +54,25 @@ pub enum Command {
     /// Records from an offset to another, from what the source has kept. What is gone comes as a dropped record. The
     /// answer may reach past the end that was asked for.
     Read(u64, u64, oneshot::Sender<Vec<Batch>>),
+    /// What is known of the output up to where the events start, for one that asked for it.
+    Printed(Printed),
+}
+
+/// What is known of a session's output, for a source that has to find where it stands in what is kept elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Printed {
+    /// Its first bytes; empty where they are not known.
+    pub first: Vec<u8>,
+    /// Its last bytes, in one piece; empty where they are not known.
+    pub last: Vec<u8>,
+}
+
+impl Printed {
+    /// Bytes of its start that are kept.
+    pub const FIRST: usize = 64;
+
+    /// Bytes of its end that are kept.
+    pub const LAST: usize = 4 << 10;
 }
 
 /// A connection to a source. Its end is the end of the connection, not of the session: that is the exit record.
@@ -66,6 +85,8 @@ pub struct Source {
     pub started: bool,
     /// Who the session is, as an earlier hub told the source; an old source does not know it.
     pub card: Option<serde_json::Value>,
+    /// Whether it says nothing before it was told [`Command::Printed`].
+    pub asks: bool,
 }
 
 /// Tells a source things. Clones tell the same source.

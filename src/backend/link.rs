@@ -67,7 +67,7 @@ where
     });
     let events = Events { reader, reads, metrics, _closed: closed.drop_guard() };
     let events = stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) });
-    Ok(Source { events: Box::pin(events), control, started: agent.nonce.is_some(), card: agent.card })
+    Ok(Source { events: Box::pin(events), control, started: agent.nonce.is_some(), card: agent.card, asks: false })
 }
 
 fn greeted(answer: Option<(u8, Bytes)>, session: &str) -> Result<AgentHello, BackendError> {
@@ -179,14 +179,14 @@ async fn obey(mut write: impl AsyncWrite + Unpin, mut commands: mpsc::Receiver<C
 }
 
 /// Appends a message, as far as the agent's version has it.
-fn put(out: &mut BytesMut, message: ToAgent, version: u16) {
-    if version >= CARDS || !matches!(message, ToAgent::Card(_)) {
+fn put(out: &mut BytesMut, message: Option<ToAgent>, version: u16) {
+    if let Some(message) = message.filter(|message| version >= CARDS || !matches!(message, ToAgent::Card(_))) {
         out.extend_from_slice(&message.encode());
     }
 }
 
-fn message(command: Command, next_read: &mut u64, reads: &Reads) -> ToAgent {
-    match command {
+fn message(command: Command, next_read: &mut u64, reads: &Reads) -> Option<ToAgent> {
+    Some(match command {
         Command::Start(start) => ToAgent::Start(start),
         Command::Input(writer, offset, data) => ToAgent::Input(writer, offset, data),
         Command::InputEnd(writer, offset) => ToAgent::InputEnd(writer, offset),
@@ -202,5 +202,7 @@ fn message(command: Command, next_read: &mut u64, reads: &Reads) -> ToAgent {
             lock(reads).insert(*next_read, (Vec::new(), reader));
             ToAgent::Read(*next_read, from, to)
         }
-    }
+        // An agent has it all.
+        Command::Printed(_) => return None,
+    })
 }

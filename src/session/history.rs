@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::record::{Batch, Payload, Reason, Record};
+use crate::source::Printed;
 use crate::store::{Extent, SharedStore, StoreError};
 
 /// Bytes asked of the journal or the spool in one read.
@@ -76,6 +77,34 @@ impl Journal {
         }
         let batch = Batch::parse(bytes.freeze()).map_err(|error| broken(&error))?.after(offset);
         Ok((!batch.is_empty()).then_some(batch))
+    }
+
+    /// What is known of the output up to `to`.
+    ///
+    /// # Errors
+    /// Those of [`Journal::read`].
+    pub async fn printed(&self, to: u64) -> Result<Printed, StoreError> {
+        let start = to.min(Printed::FIRST as u64);
+        let first = self.output(0, start).await?;
+        let last = self.output(to.saturating_sub(Printed::LAST as u64), to).await?;
+        Ok(Printed { first: if first.len() as u64 == start { first } else { Vec::new() }, last })
+    }
+
+    /// The output in a range, as far as it ends that in one piece.
+    async fn output(&self, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
+        let (mut bytes, mut at) = (Vec::new(), from);
+        while at < to {
+            let Some(batch) = self.read(at).await?.filter(|batch| batch.to > at) else { return Ok(Vec::new()) };
+            for record in batch.records().take_while(|record| record.offset < to) {
+                match record.payload {
+                    Payload::Output(_, data) => bytes.extend(data.iter().take((to - record.offset) as usize)),
+                    Payload::Dropped { .. } => bytes.clear(),
+                    _ => {}
+                }
+            }
+            at = batch.to;
+        }
+        Ok(bytes)
     }
 
     /// Where the store has nothing although it should: an older copy of it was put in place, and tells how much it has.

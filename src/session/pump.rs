@@ -11,7 +11,7 @@ use crate::agent::protocol::Start;
 use crate::backend::{Backend, BackendError};
 use crate::metrics::Metrics;
 use crate::record::{Batch, Cause, Payload, Record};
-use crate::source::{Command, Event, Source};
+use crate::source::{Command, Event, Printed, Source};
 
 /// How long the pump waits before it connects again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -25,6 +25,9 @@ const NO_TRACE: &str = "there is no trace of its agent: the hub that saw its end
 
 /// How long the pump waits before it stores again what the store did not take.
 const STORE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a store may take to give what a source asks for.
+const PRINTED: Duration = Duration::from_secs(5);
 
 /// Output that comes in messages of less than this, in bytes, is left to gather for a moment before more is read, where
 /// nobody types.
@@ -114,6 +117,9 @@ impl Session {
     /// One connection's worth. After the exit the connection is kept: the recorder may still read from it.
     async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>, metrics: &Metrics) {
         source.control.send(Command::Card(self.card())).await;
+        if source.asks {
+            source.control.send(Command::Printed(self.printed().await)).await;
+        }
         if !source.started {
             let Some(start) = start.clone() else {
                 // The hub that knew what to start died before it said so; nobody knows it any more.
@@ -181,6 +187,18 @@ impl Session {
         // Never closed while the session is here.
         let _ = self.status().wait_for(|status| status.safe).await;
         tokio::time::sleep(LEAVES).await;
+    }
+
+    /// What is known of the output; nothing where the store does not say it: no source waits for a store.
+    async fn printed(&self) -> Printed {
+        match tokio::time::timeout(PRINTED, self.journal.printed(self.head())).await {
+            Ok(Ok(printed)) => return printed,
+            Ok(Err(error)) => tracing::warn!(session = %self.id(), %error, "cannot read what a session printed last"),
+            Err(_) => {
+                tracing::warn!(session = %self.id(), "the store does not say in time what a session printed last")
+            }
+        }
+        Printed::default()
     }
 
     /// The first batch of a connection, without the records that came over the connection before.

@@ -1,15 +1,17 @@
-//! Exec against a server that has what the real cluster has not: version 5 of the protocol, and its failures. The real
-//! `kubectl` is another client of that server, which shows that it speaks the protocol rightly.
+//! Exec and attach against a server that has what the real cluster has not: version 5 of the protocol, its failures, and
+//! logs that are rotated when a test says so. The real `kubectl` is another client of that server, which shows that it
+//! speaks the protocol rightly.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use foghorn::record::Reason;
 use serde_json::json;
 
 use crate::support::channels::{Channels, NAMESPACE, POD};
 use crate::support::program::Program;
-use crate::support::server::{Hello, Server};
+use crate::support::server::{Hello, Server, Viewer, until};
 
 const V4: &str = "v4.channel.k8s.io";
 const V5: &str = "v5.channel.k8s.io";
@@ -126,4 +128,67 @@ async fn a_server_that_hangs_is_given_up() {
     };
     assert!(ended["exit_text"].as_str().expect("a text").contains("silent"), "{ended}");
     assert_eq!(hub.output(&id, true).await, "before\n");
+}
+
+/// Numbered lines, as a container prints them.
+fn lines(range: std::ops::Range<u32>) -> String {
+    range.map(|line| format!("line {line}\n")).collect()
+}
+
+/// Hands the pod over.
+async fn hand_over(hub: &Server) -> String {
+    let id = uuid::Uuid::new_v4().to_string();
+    let source = json!({ "kind": "pod", "namespace": NAMESPACE, "pod": POD, "app": "demo" });
+    let (status, session) = hub.ask("POST", "/v1/sessions", Some(json!({ "id": id, "source": source }))).await;
+    assert_eq!(status, 201, "{session}");
+    id
+}
+
+/// Waits until the session's output has come to this, and is in its journal.
+async fn has(hub: &Server, id: &str, end: &str) -> Viewer {
+    let mut viewer = hub.attach(id, Hello::watch()).await;
+    viewer.shows(end).await;
+    let store = foghorn::store::open(None, &hub.home().join("foghorn.db")).await.expect("a database");
+    let id = id.parse().expect("an id");
+    until("it is in the journal", async || {
+        (store.extent(id).await.expect("an extent").to == viewer.next).then_some(())
+    })
+    .await;
+    viewer
+}
+
+/// Hands a pod over that prints a thousand lines. Its log is rotated, so that it has these, while the hub is started anew,
+/// several times; what the session has in the end.
+async fn rotated(logs: &[std::ops::Range<u32>]) -> Viewer {
+    let (channels, mut hub, _dir) = hub(V4).await;
+    channels.set_log(&lines(0..1000));
+    let id = hand_over(&hub).await;
+    let mut viewer = has(&hub, &id, "line 999\n").await;
+    for log in logs {
+        drop(viewer);
+        hub.terminate().await;
+        channels.set_log(&lines(log.clone()));
+        hub.again().await;
+        viewer = has(&hub, &id, &format!("line {}\n", log.end - 1)).await;
+    }
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    hub.ended(&id).await;
+    viewer
+}
+
+#[tokio::test]
+async fn a_hub_that_starts_finds_its_place_in_a_log_that_was_rotated() {
+    // Shorter than what was printed, longer, and not rotated again.
+    let viewer = rotated(&[900..1050, 1000..5000, 1000..5001]).await;
+    assert_eq!(String::from_utf8_lossy(&viewer.output), lines(0..5001));
+    assert_eq!(viewer.gaps, []);
+}
+
+#[tokio::test]
+async fn a_hub_that_starts_tells_of_a_log_that_was_rotated_beyond_its_place() {
+    let viewer = rotated(&[2000..2050, 4000..9000, 8000..9001]).await;
+    let expected = lines(0..1000) + &lines(2000..2050) + &lines(4000..9001);
+    assert_eq!(String::from_utf8_lossy(&viewer.output), expected);
+    let reasons: Vec<Reason> = viewer.gaps.iter().map(|(.., reason)| *reason).collect();
+    assert_eq!(reasons, [Reason::NotLogged; 2]);
 }

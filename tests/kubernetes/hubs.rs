@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{BASH, Cluster};
 use crate::support::proxy::Cut;
 use crate::support::server::{Hello, Server, until};
 
@@ -79,30 +79,119 @@ async fn a_pod_that_an_api_server_would_not_delete_is_deleted_when_it_is_back() 
     cluster.has_runs(0).await;
 }
 
-#[tokio::test]
-async fn yesterdays_database_costs_nobody_a_run() {
-    let Some(cluster) = Cluster::start().await else { return };
-    cluster.deploy("demo");
-    let mut hub = cluster.hub().await;
+/// A hub with a copy of its database from before it had any run.
+async fn with_yesterday(settings: &str) -> (Server, Vec<u8>) {
+    let mut hub = Server::start_with(settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
     hub.terminate().await;
-    let database = hub.home().join("foghorn.db");
-    let yesterday = fs::read(&database).expect("a database");
+    let yesterday = fs::read(hub.home().join("foghorn.db")).expect("a database");
     hub.again().await;
-    // What it had printed and the newer database had taken, the older one would not have: that would be told as a gap.
-    let script = "while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; exit 5";
-    let id = runs(&mut hub, &["sh", "-c", script]).await;
-    let pod = cluster.runs().remove(0)["metadata"]["name"].as_str().expect("a name").to_owned();
-    hub.kill();
+    (hub, yesterday)
+}
+
+/// Starts a hub that was killed with its database of yesterday.
+async fn again_with(hub: &mut Server, yesterday: &[u8]) {
     for file in ["foghorn.db", "foghorn.db-wal", "foghorn.db-shm"] {
         let _ = fs::remove_file(hub.home().join(file));
     }
-    fs::write(&database, &yesterday).expect("writes");
+    fs::write(hub.home().join("foghorn.db"), yesterday).expect("writes");
     hub.again().await;
+}
+
+/// What does not change about a session.
+async fn card(hub: &Server, id: &str) -> Vec<Value> {
+    let (_, session) = hub.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+    let parts = ["name", "kind", "app", "owner", "command", "tty", "record", "detached", "created_at"];
+    parts.map(|part| session[part].clone()).to_vec()
+}
+
+/// Of a run that has printed this before.
+async fn costs_nobody_a_run(cluster: &Cluster, settings: &str, printed: &str) {
+    cluster.deploy("demo");
+    let (mut hub, yesterday) = with_yesterday(settings).await;
+    let script = format!("printf '{printed}'; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; exit 5");
+    let id = runs(&mut hub, &["sh", "-c", &script]).await;
+    let before = card(&hub, &id).await;
+    let pod = cluster.runs().remove(0)["metadata"]["name"].as_str().expect("a name").to_owned();
+    hub.kill();
+    again_with(&mut hub, &yesterday).await;
     is_running(&hub, &id).await;
+    assert_eq!(card(&hub, &id).await, before);
     cluster.kubectl(&["exec", &pod, "--", "touch", "/tmp/go"]);
     assert_eq!(hub.ended(&id).await["exit_status"], 5);
-    assert_eq!(hub.output(&id, false).await, "after\n");
+    assert_eq!(hub.output(&id, false).await, format!("{printed}after\n"));
     cluster.has_runs(0).await;
+}
+
+#[tokio::test]
+async fn yesterdays_database_costs_nobody_a_run() {
+    let Some(cluster) = Cluster::start().await else { return };
+    // An agent lets go what a database has.
+    costs_nobody_a_run(&cluster, &cluster.settings_with_agent(), "").await;
+}
+
+#[tokio::test]
+async fn yesterdays_database_costs_nobody_a_run_that_is_attached_to() {
+    let Some(cluster) = Cluster::start().await else { return };
+    costs_nobody_a_run(&cluster, &format!("{}runner = \"attach\"\n", cluster.settings()), "before\n").await;
+}
+
+#[tokio::test]
+async fn yesterdays_database_gets_the_end_of_a_run_that_was_attached_to() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    let (mut hub, yesterday) = with_yesterday(&format!("{}runner = \"attach\"\n", cluster.settings())).await;
+    // A runtime may leave out of the log what is printed right before the end.
+    let script = "echo before; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; sleep 1; exit 5";
+    // Nobody has left it on purpose, as far as its pod says; and nobody comes back to hold it.
+    let started = hub.run(&["sh", "-c", script], json!({ "app": "demo" })).await;
+    let id = started["id"].as_str().expect("an id").to_owned();
+    is_running(&hub, &id).await;
+    let pod = cluster.runs().remove(0)["metadata"]["name"].as_str().expect("a name").to_owned();
+    hub.kill();
+    cluster.kubectl(&["exec", &pod, "--", "touch", "/tmp/go"]);
+    let phase = ["get", "pod", &pod, "-o", "jsonpath={.status.phase}"];
+    until("the pod has ended", async || (cluster.kubectl(&phase) == "Failed").then_some(())).await;
+    again_with(&mut hub, &yesterday).await;
+    let ended = hub.ended(&id).await;
+    assert_eq!(ended["exit"], json!({ "cause": "exited", "status": 5 }), "{ended}");
+    assert_eq!(hub.output(&id, false).await, "before\nafter\n");
+    cluster.has_runs(0).await;
+}
+
+#[tokio::test]
+async fn a_pod_says_who_its_session_is_for_the_app_of_its_namespace_alone() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let app = cluster.namespace.clone();
+    cluster.deploy(&app);
+    let cluster_of_apps = cluster.settings().replace(&app, "{app}");
+    let settings = format!("reap = \"300ms\"\n{cluster_of_apps}runner = \"attach\"\n");
+    let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
+    let started = hub.run(&["sleep", "600"], json!({ "app": app, "detached": true })).await;
+    is_running(&hub, started["id"].as_str().expect("an id")).await;
+    let made = cluster.runs().remove(0);
+    let annotation = made["metadata"]["annotations"]["foghorn.dev/card"].as_str().expect("a card");
+    let mut ids = Vec::new();
+    for (name, claimed) in [("strange", "shop"), ("own", &*app)] {
+        let id = uuid::Uuid::new_v4().to_string();
+        let mut card: Value = serde_json::from_str(annotation).expect("JSON");
+        (card["app"], card["name"]) = (json!(claimed), json!(name));
+        let mut labels = made["metadata"]["labels"].clone();
+        labels["foghorn.dev/session"] = json!(id);
+        cluster.apply(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": name, "labels": labels, "annotations": { "foghorn.dev/card": card.to_string() } },
+            "spec": { "terminationGracePeriodSeconds": 1, "containers": [{
+                "name": "web", "image": BASH, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "600"],
+            }] },
+        }));
+        let phase = ["get", "pod", name, "-o", "jsonpath={.status.phase}"];
+        until("the pod runs", async || (cluster.kubectl(&phase) == "Running").then_some(())).await;
+        ids.push(id);
+    }
+    is_running(&hub, &ids[1]).await;
+    assert_eq!(card(&hub, &ids[1]).await[0], "own");
+    assert_eq!(hub.ask("GET", &format!("/v1/sessions/{}", ids[0]), None).await.0, 404);
+    cluster.kubectl(&["get", "pod", "strange"]);
 }
 
 #[tokio::test]

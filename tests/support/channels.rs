@@ -1,10 +1,12 @@
-//! A server that speaks as much of the API server's language as an exec needs, over plain HTTP: with version 4 or 5 of
-//! the channel protocol, and with all the failures that a real one has only now and then.
+//! A server that speaks as much of the API server's language as an exec and an attach need, over plain HTTP: with version
+//! 4 or 5 of the channel protocol, and with all that a real one does only now and then: failures, and the rotation of a
+//! log.
 //!
-//! What "runs" in its one pod is told by the first word of the command.
+//! What an exec "runs" in its one pod is told by the first word of the command. An attach is silent: what the pod's
+//! container has printed is its log.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,19 +35,32 @@ pub(crate) const POD: &str = "demo-web-1";
 pub(crate) struct Channels {
     /// Where it listens.
     pub(crate) url: String,
+    log: Log,
 }
+
+/// What the log of the pod's container has.
+type Log = Arc<Mutex<Vec<u8>>>;
 
 impl Channels {
     /// A server that speaks this version of the protocol alone.
     pub(crate) async fn start(version: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, version));
+        let log = Log::default();
+        tokio::spawn({
+            let log = log.clone();
+            async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream, version, log.clone()));
+                }
             }
         });
-        Self { url }
+        Self { url, log }
+    }
+
+    /// What the log of the pod's container has from now on.
+    pub(crate) fn set_log(&self, log: &str) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = log.into();
     }
 
     /// Writes a kubeconfig for it; its path.
@@ -63,21 +78,28 @@ impl Channels {
 }
 
 /// One connection: one request, or one websocket.
-async fn serve(mut stream: TcpStream, version: &'static str) {
+async fn serve(mut stream: TcpStream, version: &'static str, log: Log) {
     let head = head(&stream).await;
     let target = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    if !target.contains(&format!("/pods/{POD}/exec?")) {
+    let of_pod = |what: &str| target.contains(&format!("/pods/{POD}/{what}?"));
+    if !of_pod("exec") && !of_pod("attach") {
         let mut read = vec![0; head.len()];
         stream.read_exact(&mut read).await.expect("reads");
+        if of_pod("log") {
+            let log = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return answer_with(&mut stream, 200, &log).await;
+        }
         let answer = object(target.split('?').next().unwrap_or_default());
-        return answer_with(&mut stream, if answer["code"] == 404 { 404 } else { 200 }, &answer).await;
+        let code = if answer["code"] == 404 { 404 } else { 200 };
+        return answer_with(&mut stream, code, answer.to_string().as_bytes()).await;
     }
     let command = command(&target);
     let first = command.first().map(String::as_str).unwrap_or_default();
     if let Ok(code @ 400..) = first.parse::<u16>() {
         let mut read = vec![0; head.len()];
         stream.read_exact(&mut read).await.expect("reads");
-        return answer_with(&mut stream, code, &status(code, "no exec for you")).await;
+        let refusal = status(code, "no exec for you").to_string();
+        return answer_with(&mut stream, code, refusal.as_bytes()).await;
     }
     #[expect(clippy::result_large_err, reason = "the library's own")]
     let choose = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
@@ -87,8 +109,11 @@ async fn serve(mut stream: TcpStream, version: &'static str) {
         }
         Ok(response)
     };
-    let Ok(socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else { return };
-    run(socket, &command).await;
+    let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else { return };
+    match of_pod("attach") {
+        true => while hear(&mut socket).await.is_some() {},
+        false => run(socket, &command).await,
+    }
 }
 
 /// The head of the request, which stays in the socket.
@@ -105,13 +130,12 @@ async fn head(stream: &TcpStream) -> String {
     }
 }
 
-async fn answer_with(stream: &mut TcpStream, code: u16, body: &Value) {
-    let body = body.to_string();
+async fn answer_with(stream: &mut TcpStream, code: u16, body: &[u8]) {
     let head = format!(
         "HTTP/1.1 {code} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+    let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
 }
 
 /// The words of `command=` in a query.

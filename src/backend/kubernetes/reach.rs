@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::AttachParams;
 use kube::core::Request;
 use kube::{Resource, ResourceExt};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::remove::owns;
@@ -14,8 +15,8 @@ use super::stream::{self, AtEnd, Parts};
 use super::{Kubernetes, Place, Way, choose, lock, spec, start};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
 use crate::backend::{BackendError, Tell, link};
-use crate::kubernetes::channel;
 use crate::kubernetes::error::{LIMIT, sentence};
+use crate::kubernetes::{CARD, channel};
 use crate::record::Cause;
 use crate::source::Source;
 
@@ -75,7 +76,7 @@ impl Kubernetes {
             uid: None,
             restarts: 0,
         };
-        Ok(self.source(container, stream::Way::Exec, AtEnd::Leave, from, false))
+        Ok(self.source(container, (stream::Way::Exec, AtEnd::Leave), from, false, None))
     }
 
     /// A container whose first process is the command.
@@ -115,6 +116,7 @@ impl Kubernetes {
                 }));
             }
         }
+        let card = if own { self.card(&place, &pod) } else { None };
         let name = start::of_place(&place, &pod);
         let (stdin, tty, stdin_once) = choose::streams(&pod, &name);
         let at_end = match own || place.delete {
@@ -130,16 +132,32 @@ impl Kubernetes {
             tty,
             stdin,
         };
-        Ok(self.source(container, stream::Way::Attach { stdin_once }, at_end, from, !fresh))
+        Ok(self.source(container, (stream::Way::Attach { stdin_once }, at_end), from, !fresh, card))
     }
 
-    fn source(&self, container: Container, way: stream::Way, at_end: AtEnd, from: u64, started: bool) -> Source {
+    /// Who the session of a run's pod is, as the hub that made it has noted there. What is in the namespace of one app
+    /// speaks for no other.
+    fn card(&self, place: &Place, pod: &Pod) -> Option<Value> {
+        let card: Value = serde_json::from_str(pod.annotations().get(CARD)?).ok()?;
+        let home = self.cluster.home(card["app"].as_str()?).ok()?;
+        (home.namespace == place.namespace).then_some(card)
+    }
+
+    fn source(
+        &self,
+        container: Container,
+        (way, at_end): (stream::Way, AtEnd),
+        from: u64,
+        started: bool,
+        card: Option<Value>,
+    ) -> Source {
         stream::source(Parts {
             container,
             way,
             at_end,
             from,
             started,
+            card,
             dir: &self.hub.dir,
             spool_bytes: self.hub.spool_bytes,
             tasks: self.tasks.clone(),

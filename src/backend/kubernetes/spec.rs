@@ -18,7 +18,7 @@ use crate::backend::{Order, Run};
 use crate::config::kubernetes::{Kubernetes, Runner};
 use crate::config::server::App;
 use crate::kubernetes::apps::selects;
-use crate::kubernetes::{APP, CONTAINER, INSTALLATION, OWNER, SESSION};
+use crate::kubernetes::{APP, CARD, CONTAINER, INSTALLATION, OWNER, SESSION};
 
 /// Where the agent is in a container.
 const MOUNT: &str = "/.foghorn";
@@ -46,6 +46,10 @@ const INSTALL: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "32Mi")];
 
 /// The longest value of an annotation that is kept, in bytes.
 const MAX_OWNER: usize = 1024;
+
+/// The longest card, in bytes: a pod's annotations have 256 KiB together. The session of a longer one cannot be taken up
+/// with an older copy of the database.
+const MAX_CARD: usize = 128 << 10;
 
 /// All that a pod is made of.
 pub struct Making<'a> {
@@ -112,7 +116,11 @@ impl Making<'_> {
         labels.insert(SESSION.into(), self.order.session.to_string());
         labels.insert(APP.into(), self.order.app.clone());
         let owner: String = self.order.owner.chars().take(MAX_OWNER).collect();
-        let annotations = BTreeMap::from([(OWNER.into(), owner), (CONTAINER.into(), container.to_owned())]);
+        let mut annotations = BTreeMap::from([(OWNER.into(), owner), (CONTAINER.into(), container.to_owned())]);
+        let card = self.order.card.to_string();
+        if self.settings.runner == Runner::Attach && card.len() <= MAX_CARD {
+            annotations.insert(CARD.into(), card);
+        }
         // Its controller is the Deployment, so that it goes with the app, and those who drain a node take it for managed.
         let owner = deployment.uid().map(|uid| OwnerReference {
             api_version: "apps/v1".into(),

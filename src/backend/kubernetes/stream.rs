@@ -92,6 +92,8 @@ pub(super) struct Parts<'a> {
     pub(super) from: u64,
     /// Whether it was told what to start already.
     pub(super) started: bool,
+    /// Who the session is, where that is noted.
+    pub(super) card: Option<serde_json::Value>,
     /// Where what is too much for the memory goes.
     pub(super) dir: &'a Path,
     /// How much is kept until a start says so, in bytes.
@@ -163,11 +165,13 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
         safe: false,
         born: (SystemTime::now(), Instant::now()),
     };
-    if parts.started {
+    // What came before stands in the container's log, and where it ends there is known by what it was.
+    let asks = parts.started && parts.from > 0;
+    if parts.started && !asks {
         half.attach(Duration::ZERO, false);
     }
     let events = stream::unfold(half, |mut half| async move { Some((half.next().await?, half)) });
-    Source { events: Box::pin(events), control, started: parts.started, card: None }
+    Source { events: Box::pin(events), control, started: parts.started, card: parts.card, asks }
 }
 
 impl Half {
@@ -306,6 +310,7 @@ impl Half {
     /// What was printed while nobody was attached.
     fn take_in(&mut self, past: Past) {
         if past.lost {
+            self.known.lose();
             let to = self.spool.head() + 1;
             self.mark(Payload::Dropped { to, reason: Reason::NotLogged });
         }

@@ -53,6 +53,7 @@ fn made(settings: &Kubernetes, app: &App, run: &Run) -> Result<Pod, String> {
         stdin: true,
         lifetime: Duration::from_secs(3600),
         what: What::Run(Box::default()),
+        card: serde_json::json!({ "name": "run.1" }),
     };
     let making = Making {
         order: &order,
@@ -150,4 +151,14 @@ fn quantities() {
     {
         assert_eq!(quantity(text), number, "{text}");
     }
+}
+
+#[test]
+fn a_pod_without_an_agent_says_itself_who_its_session_is() {
+    let card = |settings: &str| {
+        let pod = made(&self::settings(settings), &App::default(), &Run::default()).expect("a pod");
+        pod.annotations().get(CARD).cloned()
+    };
+    assert_eq!(card(""), None);
+    assert_eq!(card("runner = \"attach\"").as_deref(), Some(r#"{"name":"run.1"}"#));
 }

@@ -163,10 +163,10 @@ impl Container {
     /// all of it, as far as they can be believed.
     async fn last(&self, known: &Known, previous: bool, ended: bool) -> Past {
         let log = self.whole_log(previous).await;
-        if ended && log.is_err() {
+        let mut past = past(&log, known);
+        if ended && (log.is_err() || past.lost) {
             return Past::default();
         }
-        let mut past = past(&log, known);
         if let Ok(log) = &log
             && past.said.is_none()
         {
@@ -242,7 +242,7 @@ fn past(log: &Result<Vec<u8>, String>, known: &Known) -> Past {
     match log {
         Ok(log) => match known.rest(log) {
             Rest::From(at) => Past { bytes: log[at..].to_vec(), ..Past::default() },
-            Rest::Lost => Past { bytes: log.clone(), lost: true, said: None },
+            Rest::Lost(at) => Past { bytes: log[at..].to_vec(), lost: true, said: None },
         },
         Err(error) => Past {
             said: Some(format!("what it printed while nobody was attached to it is not known: {error}")),

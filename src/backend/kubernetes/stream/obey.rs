@@ -11,7 +11,7 @@ use crate::agent::input::Piece as Typed;
 use crate::agent::protocol::Start;
 use crate::agent::spool::Spool;
 use crate::record::{Batch, Cause, Payload, Size};
-use crate::source::Command;
+use crate::source::{Command, Printed};
 
 /// What ends the input of a terminal.
 const END_OF_FILE: &[u8] = b"\x04";
@@ -46,6 +46,7 @@ impl Half {
             Command::Read(from, to, reader) => self.read(from, to, reader),
             // It has no life beyond the hub's.
             Command::OrphanLimit(_) | Command::Card(_) => {}
+            Command::Printed(printed) => self.go_on(printed),
         }
     }
 
@@ -68,6 +69,14 @@ impl Half {
                 self.link = Link::Opening(Box::pin(async move { exec.await.map(Joined::Streams) }));
             }
             Way::Attach { .. } => self.attach(std::time::Duration::ZERO, false),
+        }
+    }
+
+    /// Goes on where a hub before this one stopped.
+    fn go_on(&mut self, printed: Printed) {
+        if matches!(self.link, Link::Idle) {
+            self.known.learn(printed);
+            self.attach(std::time::Duration::ZERO, false);
         }
     }
 

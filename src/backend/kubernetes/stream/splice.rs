@@ -4,11 +4,11 @@
 //! end may not be there yet, and that what was rotated away is gone. So a place in the output is a place in the log, and
 //! what surrounds that place is compared to find out when it is not.
 
-/// The bytes at the end of the output that are kept to find the place by.
-const TAIL: usize = 4 << 10;
+use crate::source::Printed;
 
-/// The bytes at the start of the output that are kept to know a log that was rotated by.
-const FIRST: usize = 64;
+/// Bytes of the output that a runtime may not have written to the log yet: a line without its end, up to where it is cut,
+/// and what is in its pipes.
+const UNWRITTEN: u64 = 128 << 10;
 
 /// How many bytes have to be the same for a place to be known by them.
 const SURE: usize = 32;
@@ -18,7 +18,9 @@ const SURE: usize = 32;
 pub(super) struct Known {
     /// How long it is.
     pub(super) head: u64,
+    /// What a log that was rotated does not start with.
     first: Vec<u8>,
+    /// What the place is found by.
     tail: Vec<u8>,
 }
 
@@ -27,8 +29,8 @@ pub(super) struct Known {
 pub(super) enum Rest {
     /// All of it, from this index in the log.
     From(usize),
-    /// Some in between is gone; what the log still has starts at its start.
-    Lost,
+    /// What it has, from this index on; some before that is, or may be, gone.
+    Lost(usize),
 }
 
 impl Known {
@@ -37,40 +39,68 @@ impl Known {
         Self { head, ..Self::default() }
     }
 
-    /// Notes what follows.
-    pub(super) fn append(&mut self, data: &[u8]) {
-        if self.head < FIRST as u64 && self.first.len() as u64 == self.head {
-            self.first.extend(&data[..data.len().min(FIRST - self.first.len())]);
-        }
-        self.head += data.len() as u64;
-        self.tail.extend(&data[data.len().saturating_sub(TAIL)..]);
-        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+    /// Notes what the output was.
+    pub(super) fn learn(&mut self, printed: Printed) {
+        (self.first, self.tail) = (printed.first, printed.last);
     }
 
-    /// Whether the log starts where the output did, as far as that is known.
+    /// Notes that what follows is not all that follows.
+    pub(super) fn lose(&mut self) {
+        self.tail.clear();
+    }
+
+    /// Notes what follows.
+    pub(super) fn append(&mut self, data: &[u8]) {
+        if self.head < Printed::FIRST as u64 && self.first.len() as u64 == self.head {
+            self.first.extend(&data[..data.len().min(Printed::FIRST - self.first.len())]);
+        }
+        self.head += data.len() as u64;
+        self.tail.extend(&data[data.len().saturating_sub(Printed::LAST)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(Printed::LAST));
+    }
+
+    /// Whether the log starts where the output did: then it was not rotated.
     fn starts(&self, log: &[u8]) -> bool {
         let common = self.first.len().min(log.len());
-        log[..common] == self.first[..common]
+        !self.first.is_empty() && log[..common] == self.first[..common]
     }
 
     /// What the log has behind what is known.
     pub(super) fn rest(&self, log: &[u8]) -> Rest {
         let at = usize::try_from(self.head).ok().filter(|at| *at <= log.len());
-        if let Some(at) = at.filter(|at| log[..*at].ends_with(&self.tail)) {
+        if let Some(at) = at.filter(|at| self.is_place(&log[..*at])) {
             return Rest::From(at);
         }
-        if at.is_none() && self.starts(log) {
-            // The end of the last line is not in it yet.
+        if at.is_none() && self.starts(log) && self.head - log.len() as u64 <= UNWRITTEN {
             return Rest::From(log.len());
         }
+        match (self.find(log), at) {
+            (Some(place), _) => place,
+            // What came on two streams at once is in the log in another order.
+            (None, Some(at)) if self.starts(log) => Rest::From(at),
+            (None, _) => Rest::Lost(0),
+        }
+    }
+
+    /// Whether what is known ends where this part of the log does, as far as that can be told.
+    fn is_place(&self, before: &[u8]) -> bool {
+        match self.tail.is_empty() {
+            true => before.is_empty() || self.first.is_empty() || self.starts(before),
+            false => before.ends_with(&self.tail),
+        }
+    }
+
+    /// The place in a log by what is around it.
+    fn find(&self, log: &[u8]) -> Option<Rest> {
         let lines = self.tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let (lines, open) = self.tail.split_at(lines);
         let found = behind(log, &self.tail).or_else(|| start_in(log, &self.tail)).or_else(|| behind(log, lines));
-        match found.or_else(|| start_in(log, lines)) {
-            Some(at) if log[at..].starts_with(open) && !log[..at].ends_with(&self.tail) => Rest::From(at + open.len()),
-            Some(at) => Rest::From(at),
-            None => Rest::Lost,
-        }
+        Some(match found.or_else(|| start_in(log, lines))? {
+            Rest::From(at) if log[at..].starts_with(open) && !log[..at].ends_with(&self.tail) => {
+                Rest::From(at + open.len())
+            }
+            found => found,
+        })
     }
 
     /// By how much the whole log of a container that has ended is longer than the output with so many bytes `more`: then
@@ -82,19 +112,22 @@ impl Known {
     }
 }
 
-/// The place behind the last occurrence of `part`, where it has some bytes to be known by.
-fn behind(log: &[u8], part: &[u8]) -> Option<usize> {
+/// The place behind the last occurrence of `part`, where it has some bytes to be known by. Where there are others before
+/// it, what is known may end at any of them.
+fn behind(log: &[u8], part: &[u8]) -> Option<Rest> {
     if part.is_empty() || part.len() > log.len() {
         return None;
     }
-    let at = log.windows(part.len()).rposition(|window| window == part)?;
-    Some(at + part.len())
+    let is_there = |window: &[u8]| window == part;
+    let at = log.windows(part.len()).rposition(is_there)?;
+    let again = log[..at + part.len() - 1].windows(part.len()).any(is_there);
+    Some(if again { Rest::Lost(at + part.len()) } else { Rest::From(at + part.len()) })
 }
 
 /// The place behind what the log, whose start was rotated away, has of the end of `part`.
-fn start_in(log: &[u8], part: &[u8]) -> Option<usize> {
+fn start_in(log: &[u8], part: &[u8]) -> Option<Rest> {
     let start = &log[..log.len().min(part.len())];
-    Some(overlap(part, start)).filter(|same| *same >= SURE.min(part.len()).max(1))
+    Some(overlap(part, start)).filter(|same| *same >= SURE.min(part.len()).max(1)).map(Rest::From)
 }
 
 /// How many bytes at the start of `live`, which was opened before `log` was read to its end, are in the log already: the
@@ -138,6 +171,7 @@ mod tests {
         assert_eq!(known(b"one\nt").rest(b"one\ntwo\n"), Rest::From(5));
         assert_eq!(known(b"one\n$ ").rest(b"one\n"), Rest::From(4), "the last line has no end yet");
         assert_eq!(Known::at(4).rest(b"one\ntwo\n"), Rest::From(4));
+        assert_eq!(known(b"two\none\n").rest(b"two\none\ntwo\none\n"), Rest::From(8), "not the last of them");
     }
 
     #[test]
@@ -150,12 +184,50 @@ mod tests {
         output.extend(b"line 5");
         let Rest::From(at) = known(&output).rest(&rotated) else { panic!("lost") };
         assert_eq!(&rotated[at..], &more[6..]);
-        assert_eq!(known(&output).rest(b"line 700\nline 701\n"), Rest::Lost);
+        assert_eq!(known(&output).rest(b"line 700\nline 701\n"), Rest::Lost(0));
+    }
+
+    #[test]
+    fn what_an_earlier_hub_noted_is_known_too() {
+        let output: Vec<u8> = (0..500).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
+        let noted = |first: &[u8], last: &[u8]| {
+            let mut known = Known::at(output.len() as u64);
+            known.learn(Printed { first: first.to_vec(), last: last.to_vec() });
+            known
+        };
+        let (first, last) = (&output[..Printed::FIRST], &output[output.len() - Printed::LAST..]);
+        let longer = [&output[..], b"more\n"].concat();
+        let rotated = &longer[3000..];
+        let grown = [rotated, &output, &output].concat();
+        for known in [noted(first, last), noted(b"", last)] {
+            assert_eq!(known.rest(&longer), Rest::From(output.len()));
+            assert_eq!(known.rest(rotated), Rest::From(output.len() - 3000));
+            assert_eq!(known.rest(b"other\n"), Rest::Lost(0));
+        }
+        assert_eq!(noted(first, b"").rest(&longer), Rest::From(output.len()));
+        assert_eq!(noted(first, b"").rest(&grown), Rest::Lost(0), "rotated");
+        assert_eq!(noted(b"", b"").rest(rotated), Rest::Lost(0), "shorter than what is known");
+        assert_eq!(noted(first, b"e\no\n").rest(&longer), Rest::From(output.len()), "two streams in another order");
+    }
+
+    #[test]
+    fn a_place_that_could_be_several_is_not_taken_for_one() {
+        let ticks = b"tick\n".repeat(100_000);
+        assert_eq!(known(&ticks).rest(&ticks), Rest::From(ticks.len()));
+        assert_eq!(known(&ticks).rest(&ticks[..100_000]), Rest::Lost(100_000));
+    }
+
+    #[test]
+    fn a_gap_is_no_place() {
+        let mut known = known(&b"line\n".repeat(20));
+        known.lose();
+        known.append(b"behind it\n");
+        assert_eq!(known.rest(b"behind it\nmore\n"), Rest::From(10));
     }
 
     #[test]
     fn bytes_that_came_twice_or_are_missing_are_counted() {
-        let long = |rest: &str| format!("{}{rest}", "-".repeat(FIRST)).into_bytes();
+        let long = |rest: &str| format!("{}{rest}", "-".repeat(Printed::FIRST)).into_bytes();
         assert_eq!(known(&long("b\nb\n")).differs(&long("b\n"), 0), Some(-2));
         assert_eq!(known(&long("c\n")).differs(&long("b\nc\n"), 0), Some(2));
         assert_eq!(known(&long("")).differs(&long("b\n"), 2), None);
