@@ -98,6 +98,14 @@ proptest! {
         }
     }
 
+    #[test]
+    fn tokens_in_the_wrong_place_are_not_told(key in "token|name|role|\\[\\[token\\]\\]\\n(token|apps|role)", value in "0123456789abcdef|\"0123456789abcdef\"|\\[\"0123456789abcdef\"\\]") {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = written(dir.path(), "tokens.toml", format!("{key} = {value}\n").as_bytes());
+        let error = Tokens::new(Some(file), None).err().map(|error| error.to_string()).unwrap_or_default();
+        prop_assert!(error.contains("line ") && !error.contains("0123456789abcdef"), "{error}");
+    }
+
     /// Sizes and durations, as settings have them.
     #[test]
     fn a_size_or_a_duration_is_one_or_refused(text in "[0-9]{0,25} ?([A-Za-z]{1,4})?( [0-9]{1,20}[a-z]{1,3})?") {

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::starts::{is, run};
 use crate::home::Home;
 use crate::support::cluster::Cluster;
-use crate::support::server::{Server, until};
+use crate::support::server::Server;
 
 /// The pod of the only run, as the API server has it.
 fn pod(cluster: &Cluster) -> Value {
-    let runs = cluster.runs();
+    let runs = cluster.lasting_runs();
     assert_eq!(runs.len(), 1, "{runs:?}");
     runs[0].clone()
 }
@@ -111,5 +111,5 @@ async fn the_platforms_own_limit_is_above_the_sessions_and_is_one() {
     let mut hub = cluster.hub_with("patch = { spec = { activeDeadlineSeconds = 5 } }\n").await;
     let ended = run(&mut hub, "demo", &["sleep", "600"]).await;
     assert!(["evicted", "time_limit"].contains(&ended["exit"]["cause"].as_str().expect("a cause")), "{ended}");
-    until("nothing is left", async || cluster.runs().is_empty().then_some(())).await;
+    cluster.has_runs(0).await;
 }

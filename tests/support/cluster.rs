@@ -152,12 +152,18 @@ impl Cluster {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// Waits until there are so many that nobody has deleted. How soon a busy node lets go of a deleted one is its own.
+    /// Those that nobody has deleted. How soon a busy node lets go of a deleted one is its own.
+    pub(crate) fn lasting_runs(&self) -> Vec<Value> {
+        let mut runs = self.runs();
+        runs.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        runs
+    }
+
+    /// Waits until there are so many that nobody has deleted.
     pub(crate) async fn has_runs(&self, count: usize) {
         let since = Instant::now();
         loop {
-            let mut runs = self.runs();
-            runs.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+            let runs = self.lasting_runs();
             if runs.len() == count {
                 return;
             }

@@ -148,8 +148,7 @@ fn modified(file: &Path) -> Option<SystemTime> {
 fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
     let error = |reason: String| TokensError { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-    // The message of a TOML error shows the line, which may hold a token.
-    let file: TokenFile = toml::from_str(&text).map_err(|e| error(e.message().to_owned()))?;
+    let file: TokenFile = toml::from_str(&text).map_err(|e| error(unread(&text, &e)))?;
     let mut tokens = HashMap::new();
     for entry in file.token {
         let hash = match (entry.token, entry.sha256) {
@@ -162,6 +161,19 @@ fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
         tokens.insert(hash.clone(), Holder { name: entry.name, role: entry.role, apps: entry.apps, hash });
     }
     Ok(tokens)
+}
+
+/// Why a file of tokens cannot be read. A TOML error shows the line, and its message what stands there, which may be a
+/// token.
+fn unread(text: &str, error: &toml::de::Error) -> String {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let missing = error.message().strip_prefix("missing field").map(|name| format!(": the field{name} is missing"));
+    format!(
+        "line {line} is no TOML, or not what a file of tokens has there{}; it has [[token]] tables with name, role, and \
+         token or sha256",
+        missing.unwrap_or_default()
+    )
 }
 
 fn is_hash(text: &str) -> bool {
