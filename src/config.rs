@@ -33,6 +33,24 @@ fn not(name: &'static str, text: &str, what: &str) -> ConfigError {
     ConfigError::Setting { name, reason: format!("\"{text}\" is not {what}") }
 }
 
+/// The line where a TOML file is wrong, from 1 on.
+#[must_use]
+pub fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let start = error.span().map_or(0, |span| span.start.min(text.len()));
+    text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// What is wrong in a settings' file, without the line itself, which may hold a database's password.
+fn misread(text: &str, error: &toml::de::Error) -> String {
+    let line = line_of(text, error);
+    let key = text.lines().nth(line - 1).and_then(|text| text.split_once('=')).map(|(key, _)| key.trim());
+    let plain = |key: &&str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    match key.filter(plain) {
+        Some(key) => format!("line {line}, {key}: {}", error.message()),
+        None => format!("line {line}: {}", error.message()),
+    }
+}
+
 /// A size in bytes: a number, or one with `KiB`, `MiB` or `GiB`.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();

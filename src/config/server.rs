@@ -294,7 +294,8 @@ fn read_file(path: Option<&Path>, home: &Path) -> Result<File, ConfigError> {
         }
         Err(error) => return Err(ConfigError::Read { path: file.to_owned(), reason: error.to_string() }),
     };
-    toml::from_str(&text).map_err(|error| ConfigError::Read { path: file.to_owned(), reason: error.to_string() })
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Read { path: file.to_owned(), reason: super::misread(&text, &error) })
 }
 
 fn limits(file: &FileLimits, embedded: bool) -> Result<Limits, ConfigError> {

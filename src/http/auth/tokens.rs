@@ -10,6 +10,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 use super::hash;
+use crate::config::line_of;
 use crate::session::lock;
 use crate::store::{Right, SessionRow};
 
@@ -164,16 +165,11 @@ fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
 }
 
 /// Why a file of tokens cannot be read. A TOML error shows the line, and its message what stands there, which may be a
-/// token.
+/// token: only what should stand there is told.
 fn unread(text: &str, error: &toml::de::Error) -> String {
-    let start = error.span().map_or(0, |span| span.start.min(text.len()));
-    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
-    let missing = error.message().strip_prefix("missing field").map(|name| format!(": the field{name} is missing"));
-    format!(
-        "line {line} is no TOML, or not what a file of tokens has there{}; it has [[token]] tables with name, role, and \
-         token or sha256",
-        missing.unwrap_or_default()
-    )
+    let (line, message) = (line_of(text, error), error.message());
+    let says = ["missing field", "expected"].into_iter().find_map(|word| message.find(word)).map(|at| &message[at..]);
+    format!("line {line} is not what a file of tokens has there: {}", says.unwrap_or("it is no TOML"))
 }
 
 fn is_hash(text: &str) -> bool {
