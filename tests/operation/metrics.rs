@@ -58,11 +58,11 @@ async fn what_happens_is_counted() {
     least("foghorn_store_seconds_count{operation=\"create_session\",outcome=\"ok\"}", 2.0);
     least("foghorn_store_seconds_bucket{le=\"+Inf\",operation=\"append\",outcome=\"ok\"}", 1.0);
     assert!(samples.contains_key("foghorn_audit_waiting"));
-    // A later hub takes the session up over a connection of its own.
+    // A later hub takes the session up over a connection of its own. It may have to let the other's agent go as well.
     server.kill();
     server.again().await;
     until("the agent is reached again", async || {
-        (self::samples(&server).await["foghorn_agent_connections_total{outcome=\"again\"}"] == 1.0).then_some(())
+        (self::samples(&server).await["foghorn_agent_connections_total{outcome=\"again\"}"] >= 1.0).then_some(())
     })
     .await;
     server.ask("DELETE", &format!("/v1/sessions/{printing}"), None).await;
