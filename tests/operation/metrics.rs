@@ -35,7 +35,9 @@ async fn what_happens_is_counted() {
     server.ask("GET", "/no/such/door", None).await;
     let samples = until("all is counted", async || {
         let samples = samples(&server).await;
-        (samples["foghorn_ends_total{cause=\"exited\"}"] == 1.0).then_some(samples)
+        let stored =
+            samples.contains_key("foghorn_store_seconds_bucket{le=\"+Inf\",operation=\"append\",outcome=\"ok\"}");
+        (stored && samples["foghorn_ends_total{cause=\"exited\"}"] == 1.0).then_some(samples)
     })
     .await;
     let least = |name: &str, least: f64| {
