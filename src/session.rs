@@ -176,10 +176,12 @@ impl Session {
             self.note_size(&batch);
         }
         lock(&self.ring).push(batch);
+        // Before it has ended: who sees the end must find where it is.
+        self.crier.moved(to);
         if ends {
             self.note_end();
+            self.crier.nudge_all();
         }
-        self.crier.moved(to);
     }
 
     fn note_size(&self, batch: &Batch) {
@@ -399,6 +401,61 @@ impl Session {
         tokio::select! {
             () = told => {}
             _ = status.wait_for(|status| status.exit.is_some()) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Stream;
+    use crate::store::{self, Extent};
+
+    fn row() -> SessionRow {
+        SessionRow {
+            id: Uuid::now_v7(),
+            name: "run.1".into(),
+            kind: store::Kind::Run,
+            state: State::Running,
+            app: "blog".into(),
+            owner: "ada".into(),
+            command: vec!["true".into()],
+            tty: false,
+            record: true,
+            detached: false,
+            backend: "local".into(),
+            place: serde_json::Value::Null,
+            idempotency_key: None,
+            request_hash: None,
+            created_at: 1,
+            started_at: Some(2),
+            ended_at: None,
+            exit: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sees_that_it_has_ended_finds_where() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = store::open(None, &dir.path().join("store")).await.expect("a store");
+        let last = Record { offset: 0, time: 3, payload: Payload::Output(Stream::Stdout, "bye".into()) };
+        let exit = Record { offset: 3, time: 4, payload: Payload::Exit(Cause::Lost { reason: String::new() }.into()) };
+        let batch = Batch::parse([last.to_bytes(), exit.to_bytes()].concat().into()).expect("records");
+        for _ in 0..2000 {
+            let row = row();
+            let journal = Journal::new(store.clone(), row.id, Extent::default());
+            let session = Session::new(row, journal, 0, Limits { ring_bytes: 1000 });
+            let head = std::thread::scope(|threads| {
+                let looks = threads.spawn(|| {
+                    while !session.has_ended() {
+                        std::hint::spin_loop();
+                    }
+                    session.head()
+                });
+                session.publish(batch.clone());
+                looks.join().expect("looks")
+            });
+            assert_eq!(head, 3);
         }
     }
 }

@@ -104,7 +104,7 @@ async fn a_hub_speaks_with_an_agent_of_version_1() {
     let mut driver = server.attach(&id, Hello::drive(9)).await;
     driver.shows("old").await;
     driver.type_at(0, "x").await;
-    assert_eq!(driver.rest().await, 1000);
+    assert_eq!(driver.rest().await, 1000, "{:?} {:?}", driver.seen, driver.output);
     assert_eq!(driver.output, b"old agent");
     assert_eq!(old.await.unwrap(), id);
     server.stored(&id).await;

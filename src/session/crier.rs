@@ -89,7 +89,7 @@ impl Crier {
     }
 
     /// There is something new for all, that is not output.
-    fn nudge_all(&self) {
+    pub(super) fn nudge_all(&self) {
         self.news.store(true, Ordering::Release);
         self.nudge();
     }
