@@ -75,9 +75,11 @@ async fn attach_gives_a_terminal() {
     driver.shows("17 91").await;
     driver.shows("a42z").await;
     let at = "stty size; echo a$((40+2))z\r".len() as u64;
-    driver.type_at(at, "sleep 1000\r").await;
-    driver.shows("sleep 1000").await;
-    driver.type_at(at + 11, "\u{3}exit 5\r").await;
+    // What it prints, and not its echo, says that it has the terminal.
+    let sleep = "sh -c 'echo ready$((1+1)); exec sleep 1000'\r";
+    driver.type_at(at, sleep).await;
+    driver.shows("ready2").await;
+    driver.type_at(at + sleep.len() as u64, "\u{3}exit 5\r").await;
     driver.rest().await;
     assert_eq!(hub.ended(&id).await["exit_status"], 5);
 }

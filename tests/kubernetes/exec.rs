@@ -71,8 +71,9 @@ async fn exec_at_a_terminal_is_resized_and_interrupted() {
         tokio::time::timeout(std::time::Duration::from_millis(500), driver.shows("33 99")).await.ok()
     })
     .await;
-    types(&mut driver, "sleep 1000\r").await;
-    driver.shows("sleep 1000").await;
+    // What it prints, and not its echo, says that it has the terminal.
+    types(&mut driver, "sh -c 'echo ready$((1+1)); exec sleep 1000'\r").await;
+    driver.shows("ready2").await;
     let (status, _) = hub.ask("POST", &format!("/v1/sessions/{id}/signal"), Some(json!({ "signal": 2 }))).await;
     assert_eq!(status, 204);
     types(&mut driver, "echo still $((1+1)) here\r").await;
