@@ -16,7 +16,7 @@
 //!
 //! [`Reason::Acknowledged`]: crate::record::Reason::Acknowledged
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -375,6 +375,9 @@ fn parse<T: for<'de> Deserialize<'de>>(kind: u8, rest: &[u8]) -> Result<T, Proto
 pub struct Reader<R> {
     socket: R,
     buffer: BytesMut,
+    /// Blocks that messages were read into, the oldest first: used again once none of those messages is left, since the
+    /// pages of new memory cost as much as what is read into them.
+    used: VecDeque<BytesMut>,
 }
 
 /// The size of the blocks that messages are read into, in bytes. A message's rest shares its block.
@@ -383,10 +386,25 @@ const BLOCK: usize = 256 << 10;
 /// With less room than this left in a block, a new one is taken, in bytes.
 const MIN_ROOM: usize = 16 << 10;
 
+/// How many blocks are kept to be used again: what a ring holds on to, and some more.
+const MAX_USED: usize = 6;
+
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads from `socket`.
     pub fn new(socket: R) -> Self {
-        Self { socket, buffer: BytesMut::new() }
+        Self { socket, buffer: BytesMut::with_capacity(BLOCK), used: VecDeque::new() }
+    }
+
+    /// Goes on in another block, with what has come of a message.
+    fn change_block(&mut self) {
+        let size = BLOCK.max(2 * self.buffer.len());
+        let free = self.used.front_mut().is_some_and(|oldest| oldest.try_reclaim(size));
+        let oldest = if free || self.used.len() == MAX_USED { self.used.pop_front() } else { None };
+        let mut block = oldest.filter(|_| free).unwrap_or_else(|| BytesMut::with_capacity(size));
+        block.extend_from_slice(&self.buffer);
+        let mut used = std::mem::replace(&mut self.buffer, block);
+        used.clear();
+        self.used.push_back(used);
     }
 
     /// The next message's type and rest, or `None` at the connection's end. Safe to cancel.
@@ -399,7 +417,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 return Ok(Some(message));
             }
             if self.buffer.capacity() - self.buffer.len() < MIN_ROOM {
-                self.buffer.reserve(BLOCK);
+                self.change_block();
             }
             if self.socket.read_buf(&mut self.buffer).await? == 0 {
                 return match self.buffer.is_empty() {

@@ -206,6 +206,9 @@ impl Session {
     /// have known it, and a source that is given what does not follow breaks off the connection that all viewers live
     /// from. Whether the writer is known now; not where the session ends first, and nothing can be typed any more.
     async fn meet(&self, writer: Writer) -> bool {
+        if self.input.knows(writer) {
+            return true;
+        }
         let mut acks = self.crier.at_once();
         let mut control = self.control.subscribe();
         let mut status = self.status();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 
+use super::crier::GATHER;
 use super::notices::{Notice, STARTING};
 use super::{Session, lock, now};
 use crate::agent::protocol::Start;
@@ -29,10 +30,10 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 /// How long a store may take to give what a source asks for.
 const PRINTED: Duration = Duration::from_secs(5);
 
-/// Output that comes in messages of less than this, in bytes, is left to gather for a moment before more is read, where
-/// nobody types.
+/// Output that comes in messages of less than this, in bytes, is left to gather before more is read, where nobody types:
+/// a bit longer than the crier waits between two calls, so that it is ready to tell of each read at once.
 const LITTLE: usize = 4 << 10;
-const LET_GATHER: Duration = Duration::from_millis(2);
+const LET_GATHER: Duration = GATHER.saturating_add(Duration::from_millis(2));
 
 /// How long a source may take to close its connection once all of it is stored and it was told so. The connection may be
 /// a relay's, which does not always say that what was behind it has gone.

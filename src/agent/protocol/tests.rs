@@ -145,6 +145,27 @@ async fn messages_survive_a_socket_that_splits_them_anywhere() {
 }
 
 #[tokio::test]
+async fn a_block_is_used_again_once_none_of_its_messages_is_left() {
+    // How many messages are held, and how many blocks there are besides the present one.
+    for (held, blocks) in [(0, 1), (10, 5), (usize::MAX, MAX_USED)] {
+        let messages = (0..200u32).map(|n| ToHub::Records(n.to_be_bytes().repeat(25_000).into()).encode());
+        let bytes = messages.collect::<Vec<_>>().concat();
+        let mut reader = Reader::new(&bytes[..]);
+        let mut ring = VecDeque::new();
+        for n in 0..200u32 {
+            let (kind, rest) = reader.next().await.expect("reads").expect("a message");
+            assert_eq!((kind, &rest[rest.len() - 4..]), (RECORDS, &n.to_be_bytes()[..]));
+            ring.push_back((n, rest));
+            if ring.len() > held {
+                ring.pop_front();
+            }
+            assert!(ring.iter().all(|(n, rest)| rest.ends_with(&n.to_be_bytes()) && rest[..4] == n.to_be_bytes()));
+        }
+        assert_eq!(reader.used.len(), blocks, "{held} held");
+    }
+}
+
+#[tokio::test]
 async fn a_message_cut_short_or_too_long_is_an_error() {
     let mut reader = Reader::new(&[1u8, 0, 0][..]);
     assert!(matches!(reader.next().await, Err(ProtocolError::Io(_))));
