@@ -58,8 +58,9 @@ pub fn run(args: &[&str], command: &[&str]) {
             let (stream, _) = listener.accept().expect("a connection");
             let (pty, pts) = pty_process::blocking::open().expect("a terminal");
             let command = pty_process::blocking::Command::new(command[0]).args(&command[1..]);
-            let _child = command.spawn(pts).expect("a command");
+            let mut child = command.spawn(pts).expect("a command");
             hand_on(stream.into(), pty.into());
+            child.wait().expect("ends");
         }
         ["hub", address, socket] => {
             let listener = TcpListener::bind(address).expect("a socket");
