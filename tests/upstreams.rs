@@ -166,6 +166,13 @@ async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
     api.print("web-1", &numbered(13, 14), false);
     api.exit("web-1", 0, false);
     until("the end came", async || seen.has_message("Process exited with status 0").then_some(())).await;
+    // What only a last look gives is there, although its times are from behind the end.
+    api.turns(&[Turn::Hangs]);
+    api.pod("web-3");
+    until("it is followed", async || (api.turns_left() == 0).then_some(())).await;
+    api.print("web-3", &["late 1".into(), "late 2".into()], true);
+    api.exit("web-3", 2, false);
+    until("its end came", async || seen.has_message("Process exited with status 2").then_some(())).await;
     api.pod("web-2");
     api.print("web-2", &["other 1".into()], true);
     until("a new pod's lines came", async || (seen.highest("other") == 1).then_some(())).await;
@@ -175,7 +182,7 @@ async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
     api.delete("web-1");
     until("it left", async || seen.has_message("Pod web-1 is gone").then_some(())).await;
     assert!(seen.has_message("Pod web-2 joins") && !seen.has_message("Pod web-1 joins"));
-    seen.assert_counted(&[("n", 14), ("other", 2)]);
+    seen.assert_counted(&[("n", 14), ("late", 2), ("other", 2)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -158,7 +158,9 @@ impl Api {
         let mut pods = self.lock();
         let runs = pods.logs.get_mut(name).unwrap();
         runs.last_mut().unwrap().ended = true;
-        let ended = json!({ "terminated": { "exitCode": code, "reason": "Error" } });
+        // Before the last lines have their times, as on a machine that is busy.
+        let at = jiff::Timestamp::from_second(START as i64 / 1_000_000_000 - 5).unwrap().to_string();
+        let ended = json!({ "terminated": { "exitCode": code, "reason": "Error", "finishedAt": at } });
         let status = if again {
             runs.push(Log::default());
             status(json!({ "running": {} }), ended, runs.len() - 1)

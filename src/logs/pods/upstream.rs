@@ -40,6 +40,9 @@ const ENDING: Duration = Duration::from_secs(3);
 /// How long a log cannot be read before that is said.
 const TROUBLE: Duration = Duration::from_secs(10);
 
+/// The API server did not say how a container stands.
+struct Unknown;
+
 /// How an answer that follows came to its end.
 enum End {
     /// The container has ended, or is about to be read otherwise.
@@ -167,10 +170,7 @@ impl Upstream {
     }
 
     async fn try_finish(&mut self, run: Run, standing: &Standing) -> Result<(), Failure> {
-        // Should a new run have begun meanwhile, its lines are not this one's.
-        let ended = standing.exit(self.at.restart).map(|exit| exit.at.unsigned_abs()).filter(|at| *at > 0);
-        let end = ended.map_or(u64::MAX, |at| (at + 1).saturating_mul(1_000_000_000));
-        self.finish_from(run, end).await?;
+        self.finish_from(run).await?;
         self.finished(standing);
         Ok(())
     }
@@ -182,13 +182,18 @@ impl Upstream {
         }
     }
 
-    async fn finish_from(&mut self, run: Run, end: u64) -> Result<(), Failure> {
+    async fn finish_from(&mut self, run: Run) -> Result<(), Failure> {
         let mut answer = open(&self.place.reach.cluster.client, &self.container, run, since(self.at)).await?;
+        // A log that was opened stays the same one's. When its lines were written does not tell whose they are: on a busy
+        // machine that may be seconds after their process has ended.
+        let newest = self.at.restart + u64::from(run == Run::Previous);
+        if self.look().await.is_ok_and(|standing| standing.is_some_and(|standing| standing.restart != newest)) {
+            return Err(Failure::Busy("it was restarted meanwhile".into(), None));
+        }
         let (mut stamped, mut seen) = (Stamped::default(), Seen::from(self.at));
         let mut said = Vec::new();
         while let Some(data) = answer.next().await? {
             stamped.feed(&data, &mut said);
-            said.retain(|said| !matches!(said, Said::Line { time, .. } if *time >= end));
             if let Some(words) = self.publish(&mut seen, &mut said).await {
                 return Err(Failure::Gone(words));
             }
@@ -325,17 +330,22 @@ impl Upstream {
         words.filter(|words| !words.is_empty())
     }
 
+    /// How the container stands at this moment; none where its pod is gone.
+    ///
+    /// # Errors
+    /// Where the API server does not say it in time.
+    async fn look(&self) -> Result<Option<Standing>, Unknown> {
+        let pods = Api::<Object>::namespaced(self.place.reach.cluster.client.clone(), &self.container.pod.namespace);
+        match timeout(ENDING, pods.get_opt(&self.container.pod.name)).await {
+            Ok(Ok(pod)) => Ok(pod.and_then(|pod| standing::containers(&pod).remove(&*self.container.name))),
+            _ => Err(Unknown),
+        }
+    }
+
     /// Whether the run has ended, after its log did.
     async fn has_ended(&mut self) -> bool {
-        let pods = Api::<Object>::namespaced(self.place.reach.cluster.client.clone(), &self.container.pod.namespace);
         let restart = self.at.restart;
-        let runs = match timeout(ENDING, pods.get_opt(&self.container.pod.name)).await {
-            Ok(Ok(Some(pod))) => {
-                standing::containers(&pod).remove(&*self.container.name).is_some_and(|standing| standing.runs(restart))
-            }
-            Ok(Ok(None)) => false,
-            _ => true,
-        };
+        let runs = self.look().await.map_or(true, |standing| standing.is_some_and(|standing| standing.runs(restart)));
         // Who follows the pods learns it in a moment.
         !runs && timeout(ENDING, self.standing.wait_for(|standing| !standing.runs(restart))).await.is_ok()
     }
