@@ -375,8 +375,10 @@ fn parse<T: for<'de> Deserialize<'de>>(kind: u8, rest: &[u8]) -> Result<T, Proto
 pub struct Reader<R> {
     socket: R,
     buffer: BytesMut,
-    /// Blocks that messages were read into, the oldest first: used again once none of those messages is left, since the
-    /// pages of new memory cost as much as what is read into them.
+    /// The size of the present block, in bytes.
+    size: usize,
+    /// Blocks that messages were read into, the oldest first: used again once none of those messages is left, since new
+    /// memory's pages are cleared at their first use. None is larger than [`BLOCK`], so that what is kept is bounded.
     used: VecDeque<BytesMut>,
 }
 
@@ -392,19 +394,21 @@ const MAX_USED: usize = 6;
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// Reads from `socket`.
     pub fn new(socket: R) -> Self {
-        Self { socket, buffer: BytesMut::with_capacity(BLOCK), used: VecDeque::new() }
+        Self { socket, buffer: BytesMut::with_capacity(BLOCK), size: BLOCK, used: VecDeque::new() }
     }
 
     /// Goes on in another block, with what has come of a message.
     fn change_block(&mut self) {
         let size = BLOCK.max(2 * self.buffer.len());
-        let free = self.used.front_mut().is_some_and(|oldest| oldest.try_reclaim(size));
+        let free = size == BLOCK && self.used.front_mut().is_some_and(|oldest| oldest.try_reclaim(size));
         let oldest = if free || self.used.len() == MAX_USED { self.used.pop_front() } else { None };
         let mut block = oldest.filter(|_| free).unwrap_or_else(|| BytesMut::with_capacity(size));
         block.extend_from_slice(&self.buffer);
         let mut used = std::mem::replace(&mut self.buffer, block);
-        used.clear();
-        self.used.push_back(used);
+        if std::mem::replace(&mut self.size, size) == BLOCK {
+            used.clear();
+            self.used.push_back(used);
+        }
     }
 
     /// The next message's type and rest, or `None` at the connection's end. Safe to cancel.

@@ -166,6 +166,19 @@ async fn a_block_is_used_again_once_none_of_its_messages_is_left() {
 }
 
 #[tokio::test]
+async fn blocks_that_long_messages_needed_are_not_kept() {
+    let messages = (0..20u8).map(|n| ToHub::Records(vec![n; MAX_MESSAGE].into()).encode());
+    let bytes = messages.collect::<Vec<_>>().concat();
+    let mut reader = Reader::new(&bytes[..]);
+    for n in 0..20u8 {
+        let (_, rest) = reader.next().await.expect("reads").expect("a message");
+        assert!(rest.len() == MAX_MESSAGE && rest.iter().all(|byte| *byte == n));
+    }
+    let large = reader.used.iter_mut().filter_map(|block| block.try_reclaim(BLOCK + 1).then_some(())).count();
+    assert_eq!(large, 0, "of {} that are kept", reader.used.len());
+}
+
+#[tokio::test]
 async fn a_message_cut_short_or_too_long_is_an_error() {
     let mut reader = Reader::new(&[1u8, 0, 0][..]);
     assert!(matches!(reader.next().await, Err(ProtocolError::Io(_))));

@@ -187,8 +187,15 @@ impl Upstream {
         // A log that was opened stays the same one's. When its lines were written does not tell whose they are: on a busy
         // machine that may be seconds after their process has ended.
         let newest = self.at.restart + u64::from(run == Run::Previous);
-        if self.look().await.is_ok_and(|standing| standing.is_some_and(|standing| standing.restart != newest)) {
-            return Err(Failure::Busy("it was restarted meanwhile".into(), None));
+        match self.look().await {
+            Ok(Some(standing)) if standing.restart != newest => {
+                return Err(Failure::Busy("it was restarted meanwhile".into(), None));
+            }
+            // Of a pod that is gone no other run begins.
+            Err(Unknown) if !self.standing.borrow().gone => {
+                return Err(Failure::Busy("the API server does not say how it stands".into(), None));
+            }
+            _ => {}
         }
         let (mut stamped, mut seen) = (Stamped::default(), Seen::from(self.at));
         let mut said = Vec::new();
