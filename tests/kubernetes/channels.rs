@@ -161,13 +161,13 @@ async fn has(hub: &Server, id: &str, end: &str) -> Viewer {
 /// several times; what the session has in the end.
 async fn rotated(logs: &[std::ops::Range<u32>]) -> Viewer {
     let (channels, mut hub, _dir) = hub(V4).await;
-    channels.set_log(&lines(0..1000));
+    channels.set_logs(&[lines(0..1000)]);
     let id = hand_over(&hub).await;
     let mut viewer = has(&hub, &id, "line 999\n").await;
     for log in logs {
         drop(viewer);
         hub.terminate().await;
-        channels.set_log(&lines(log.clone()));
+        channels.set_logs(&[lines(log.clone())]);
         hub.again().await;
         viewer = has(&hub, &id, &format!("line {}\n", log.end - 1)).await;
     }
@@ -191,4 +191,39 @@ async fn a_hub_that_starts_tells_of_a_log_that_was_rotated_beyond_its_place() {
     assert_eq!(String::from_utf8_lossy(&viewer.output), expected);
     let reasons: Vec<Reason> = viewer.gaps.iter().map(|(.., reason)| *reason).collect();
     assert_eq!(reasons, [Reason::NotLogged; 2]);
+}
+
+/// What a session has of a pod whose log is these each time that it is read, and that prints these behind an attach.
+async fn spliced(logs: &[String], prints: &[(u64, String)]) -> String {
+    let (channels, hub, _dir) = hub(V4).await;
+    channels.set_logs(logs);
+    let prints: Vec<_> = prints.iter().map(|(wait, text)| (Duration::from_millis(*wait), text.clone())).collect();
+    channels.set_prints(&prints);
+    let id = hand_over(&hub).await;
+    let viewer = has(&hub, &id, "line 99\n").await;
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    hub.ended(&id).await;
+    String::from_utf8_lossy(&viewer.output).into_owned()
+}
+
+#[tokio::test]
+async fn a_log_that_is_written_late_costs_no_line() {
+    let logs = [lines(0..50), lines(0..52), lines(0..60)];
+    assert_eq!(spliced(&logs, &[(0, lines(55..58)), (300, lines(58..100))]).await, lines(0..100));
+}
+
+#[tokio::test]
+async fn streams_that_begin_late_cost_no_line() {
+    let logs = [lines(0..50), lines(0..60), lines(0..70)];
+    assert_eq!(spliced(&logs, &[(400, lines(65..70)), (0, lines(70..100))]).await, lines(0..100));
+}
+
+#[tokio::test]
+async fn streams_that_are_behind_the_log_give_no_line_twice() {
+    assert_eq!(spliced(&[lines(0..90)], &[(0, lines(50..60)), (400, lines(60..100))]).await, lines(0..100));
+}
+
+#[tokio::test]
+async fn a_log_that_goes_while_it_is_read_costs_no_line() {
+    assert_eq!(spliced(&[lines(0..100), String::new()], &[]).await, lines(0..100));
 }

@@ -2,9 +2,10 @@
 //! 4 or 5 of the channel protocol, and with all that a real one does only now and then: failures, and the rotation of a
 //! log.
 //!
-//! What an exec "runs" in its one pod is told by the first word of the command. An attach is silent: what the pod's
-//! container has printed is its log.
+//! What an exec "runs" in its one pod is told by the first word of the command. What the pod's container has printed is
+//! its log, and an attach gives what a test says.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,32 +36,49 @@ pub(crate) const POD: &str = "demo-web-1";
 pub(crate) struct Channels {
     /// Where it listens.
     pub(crate) url: String,
-    log: Log,
+    container: Arc<Mutex<Container>>,
 }
 
-/// What the log of the pod's container has.
-type Log = Arc<Mutex<Vec<u8>>>;
+/// The pod's one container.
+#[derive(Default)]
+struct Container {
+    /// What its log has each time that it is read; the last one from then on.
+    logs: VecDeque<String>,
+    /// What an attach gives, each after a wait.
+    prints: Vec<(Duration, String)>,
+}
+
+impl Container {
+    fn log(&mut self) -> String {
+        if self.logs.len() > 1 { self.logs.pop_front() } else { self.logs.front().cloned() }.unwrap_or_default()
+    }
+}
 
 impl Channels {
     /// A server that speaks this version of the protocol alone.
     pub(crate) async fn start(version: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let log = Log::default();
+        let container = Arc::<Mutex<Container>>::default();
         tokio::spawn({
-            let log = log.clone();
+            let container = container.clone();
             async move {
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, version, log.clone()));
+                    tokio::spawn(serve(stream, version, container.clone()));
                 }
             }
         });
-        Self { url, log }
+        Self { url, container }
     }
 
-    /// What the log of the pod's container has from now on.
-    pub(crate) fn set_log(&self, log: &str) {
-        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = log.into();
+    /// What the log of the pod's container has each time that it is read from now on; the last one for good.
+    pub(crate) fn set_logs(&self, logs: &[String]) {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner).logs = logs.iter().cloned().collect();
+    }
+
+    /// What the next who attaches gets, each after a wait.
+    pub(crate) fn set_prints(&self, prints: &[(Duration, String)]) {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner).prints = prints.to_vec();
     }
 
     /// Writes a kubeconfig for it; its path.
@@ -78,7 +96,7 @@ impl Channels {
 }
 
 /// One connection: one request, or one websocket.
-async fn serve(mut stream: TcpStream, version: &'static str, log: Log) {
+async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mutex<Container>>) {
     let head = head(&stream).await;
     let target = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
     let of_pod = |what: &str| target.contains(&format!("/pods/{POD}/{what}?"));
@@ -86,8 +104,8 @@ async fn serve(mut stream: TcpStream, version: &'static str, log: Log) {
         let mut read = vec![0; head.len()];
         stream.read_exact(&mut read).await.expect("reads");
         if of_pod("log") {
-            let log = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            return answer_with(&mut stream, 200, &log).await;
+            let log = container.lock().unwrap_or_else(PoisonError::into_inner).log();
+            return answer_with(&mut stream, 200, log.as_bytes()).await;
         }
         let answer = object(target.split('?').next().unwrap_or_default());
         let code = if answer["code"] == 404 { 404 } else { 200 };
@@ -110,10 +128,15 @@ async fn serve(mut stream: TcpStream, version: &'static str, log: Log) {
         Ok(response)
     };
     let Ok(mut socket) = tokio_tungstenite::accept_hdr_async(stream, choose).await else { return };
-    match of_pod("attach") {
-        true => while hear(&mut socket).await.is_some() {},
-        false => run(socket, &command).await,
+    if !of_pod("attach") {
+        return run(socket, &command).await;
     }
+    let prints = std::mem::take(&mut container.lock().unwrap_or_else(PoisonError::into_inner).prints);
+    for (wait, text) in prints {
+        tokio::time::sleep(wait).await;
+        say(&mut socket, STDOUT, text.as_bytes()).await;
+    }
+    while hear(&mut socket).await.is_some() {}
 }
 
 /// The head of the request, which stays in the socket.

@@ -11,10 +11,10 @@ use kube::api::{Api, AttachParams, LogParams};
 use kube::core::Request;
 use kube::{Client, Resource, ResourceExt};
 use tokio::select;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{Place, start};
-use super::splice::{Known, Rest, overlap};
+use super::splice::{Known, Rest, start_of};
 use crate::kubernetes::channel::{self, Frame, Input, Output};
 use crate::kubernetes::error::{is_refusal, sentence};
 use crate::record::Cause;
@@ -30,6 +30,10 @@ const LINGER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mi
 
 /// How long what was printed while its log was read may take to come over the streams as well.
 const SETTLE: Duration = Duration::from_millis(150);
+
+/// How often the log is read until it is known where the streams begin in it. A line without an end is never in it, and
+/// neither may be a screen.
+const READS: usize = 6;
 
 /// Bytes that may come over the streams while the log is read; then they wait in the connection.
 const HELD: usize = 4 << 20;
@@ -193,34 +197,31 @@ impl Container {
     }
 
     /// Puts the log before what comes over streams that were opened before it was read.
-    async fn splice(&self, mut output: Output, input: Input, known: &Known) -> Streams {
-        let (mut held, mut bytes, mut open) = (VecDeque::new(), 0, true);
-        let mut log = pin!(self.log(false));
-        let mut read = None;
-        let mut settled = Instant::now() + OPEN;
+    ///
+    /// Streams may begin some time after they were opened, and be behind the log; and a line may come over the streams
+    /// before it is in the log. So the log is read until it has where the streams begin, or, where nothing comes, until it
+    /// does not grow any more.
+    async fn splice(&self, output: Output, input: Input, known: &Known) -> Streams {
+        let mut held = Held { output, frames: VecDeque::new(), bytes: 0, open: true };
+        let (mut log, mut tries) = (Err::<Vec<u8>, _>(String::new()), READS);
         loop {
-            select! {
-                frame = output.next(), if open && bytes < HELD => match frame {
-                    Ok(Some(frame)) => {
-                        bytes += if let Frame::Output(_, data) = &frame { data.len() } else { 0 };
-                        open = !matches!(frame, Frame::Ended(_));
-                        held.push_back(frame);
-                    }
-                    // Whoever reads on is told so.
-                    Ok(None) | Err(_) => open = false,
-                },
-                log = &mut log, if read.is_none() => {
-                    read = Some(log);
-                    settled = Instant::now() + SETTLE;
-                }
-                () = sleep_until(settled) => break,
+            let next = held.during(timeout(OPEN, self.log(false))).await;
+            let next = next.unwrap_or_else(|_| Err("the API server does not answer".into()));
+            held.during(sleep(SETTLE)).await;
+            // One that is gone since, or rotated, is not better than the one before.
+            let has_more = log.as_ref().map_or(true, |log| next.as_ref().is_ok_and(|next| next.len() > log.len()));
+            if has_more {
+                log = next;
+            }
+            let (live, mut past) = (held.live(), past(&log, known));
+            let start = start_of(&live, &past.bytes);
+            let is_quiet = live.is_empty() && !has_more;
+            tries -= 1;
+            if start.is_some() || is_quiet || !held.open || log.is_err() || tries == 0 {
+                past.bytes.truncate(start.unwrap_or(past.bytes.len()));
+                return Streams { output: held.output, input, past, held: held.frames };
             }
         }
-        let log = read.unwrap_or_else(|| Err("the API server does not answer".into()));
-        let past = past(&log, known);
-        let known = overlap(&past.bytes, &live(&held));
-        skip(&mut held, known);
-        Streams { output, input, past, held }
     }
 
     async fn log(&self, previous: bool) -> Result<Vec<u8>, String> {
@@ -261,37 +262,41 @@ fn differs(more: i64) -> String {
     }
 }
 
-/// The output among what came over the streams.
-fn live(held: &VecDeque<Frame>) -> Vec<u8> {
-    let data = held.iter().filter_map(|frame| match frame {
-        Frame::Output(_, data) => Some(&data[..]),
-        _ => None,
-    });
-    data.flatten().copied().collect()
+/// What comes over streams before it is known what was printed before them.
+struct Held {
+    output: Output,
+    frames: VecDeque<Frame>,
+    /// How much output is among these.
+    bytes: usize,
+    open: bool,
 }
 
-/// Takes off so many bytes of output.
-fn skip(held: &mut VecDeque<Frame>, mut bytes: usize) {
-    for frame in held {
-        let Frame::Output(_, data) = frame else { continue };
-        let taken = bytes.min(data.len());
-        let _known = data.split_to(taken);
-        bytes -= taken;
+impl Held {
+    /// Holds what comes meanwhile.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            select! {
+                frame = self.output.next(), if self.open && self.bytes < HELD => match frame {
+                    Ok(Some(frame)) => {
+                        self.bytes += if let Frame::Output(_, data) = &frame { data.len() } else { 0 };
+                        self.open = !matches!(frame, Frame::Ended(_));
+                        self.frames.push_back(frame);
+                    }
+                    // Whoever reads on is told so.
+                    Ok(None) | Err(_) => self.open = false,
+                },
+                done = &mut work => return done,
+            }
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::Stream;
-
-    #[test]
-    fn what_is_in_the_log_is_taken_off_the_streams() {
-        let output = |data: &'static str| Frame::Output(Stream::Stdout, data.into());
-        let mut held = VecDeque::from([output("two\n"), Frame::Alive, output("three\n"), output("four\n")]);
-        let log = b"one\ntwo\nth";
-        let known = overlap(log, &live(&held));
-        skip(&mut held, known);
-        assert_eq!(live(&held), b"ree\nfour\n");
+    /// The output among it.
+    fn live(&self) -> Vec<u8> {
+        let data = self.frames.iter().filter_map(|frame| match frame {
+            Frame::Output(_, data) => Some(&data[..]),
+            _ => None,
+        });
+        data.flatten().copied().collect()
     }
 }

@@ -130,28 +130,42 @@ fn start_in(log: &[u8], part: &[u8]) -> Option<Rest> {
     Some(overlap(part, start)).filter(|same| *same >= SURE.min(part.len()).max(1)).map(Rest::From)
 }
 
-/// How many bytes at the start of `live`, which was opened before `log` was read to its end, are in the log already: the
-/// most that fit.
-pub(super) fn overlap(log: &[u8], live: &[u8]) -> usize {
-    let log = &log[log.len().saturating_sub(live.len())..];
-    // The automaton of Knuth, Morris and Pratt: the longest start of `live` that what was read ends with.
-    let mut borders = vec![0; live.len()];
-    let mut len = 0;
-    for at in 1..live.len() {
-        while len > 0 && live[at] != live[len] {
-            len = borders[len - 1];
-        }
-        len += usize::from(live[at] == live[len]);
-        borders[at] = len;
-    }
-    let mut len = 0;
-    for byte in log {
+/// Where `live`, which was opened before `log` was read to its end, starts in it; none where that is not there, be it that
+/// the log is behind or that it ends just there. Where it could be several places, the one by which the log ends with
+/// the most of `live`.
+pub(super) fn start_of(live: &[u8], log: &[u8]) -> Option<usize> {
+    let (borders, mut len, mut whole) = (borders(live), 0, None);
+    for (at, byte) in log.iter().enumerate() {
         while len > 0 && (len == live.len() || live[len] != *byte) {
             len = borders[len - 1];
         }
         len += usize::from(live.get(len) == Some(byte));
+        if len == live.len() && len > 0 {
+            whole = Some(at + 1 - len);
+        }
     }
-    len
+    // The log may also be further than the streams.
+    if len > 0 { Some(log.len() - len) } else { whole }
+}
+
+/// How many bytes at the end of `before` are the start of `after`: the most that fit.
+fn overlap(before: &[u8], after: &[u8]) -> usize {
+    let before = &before[before.len().saturating_sub(after.len())..];
+    start_of(after, before).map_or(0, |start| before.len() - start)
+}
+
+/// The automaton of Knuth, Morris and Pratt: for each start of `text`, the longest other start that it ends with.
+fn borders(text: &[u8]) -> Vec<usize> {
+    let mut borders = vec![0; text.len()];
+    let mut len = 0;
+    for at in 1..text.len() {
+        while len > 0 && text[at] != text[len] {
+            len = borders[len - 1];
+        }
+        len += usize::from(text[at] == text[len]);
+        borders[at] = len;
+    }
+    borders
 }
 
 #[cfg(test)]
@@ -236,11 +250,19 @@ mod tests {
 
     #[test]
     fn the_most_of_the_stream_that_fits_is_in_the_log() {
-        assert_eq!(overlap(b"one\ntwo\n", b""), 0);
-        assert_eq!(overlap(b"one\ntwo\n", b"two\nthree\n"), 4);
-        assert_eq!(overlap(b"one\ntwo\n", b"two\n"), 4);
-        assert_eq!(overlap(b"one\ntwo\n", b"$ "), 0);
-        assert_eq!(overlap(b"aab", b"aabaab"), 3);
-        assert_eq!(overlap(b"xaabaa", b"aabaab"), 5);
+        assert_eq!(start_of(b"", b"one\ntwo\n"), None);
+        assert_eq!(start_of(b"two\nthree\n", b"one\ntwo\n"), Some(4));
+        assert_eq!(start_of(b"two\n", b"one\ntwo\n"), Some(4));
+        assert_eq!(start_of(b"one\ntwo\nthree\nfour\n", b"one\ntwo\nth"), Some(0));
+        assert_eq!(start_of(b"$ ", b"one\ntwo\n"), None);
+        assert_eq!(start_of(b"aabaab", b"aab"), Some(0));
+        assert_eq!(start_of(b"aabaab", b"xaabaa"), Some(1));
+    }
+
+    #[test]
+    fn a_stream_that_is_behind_the_log_is_found_in_it() {
+        assert_eq!(start_of(b"two\nth", b"one\ntwo\nthree\nfour\n"), Some(4));
+        assert_eq!(start_of(b"two\n", b"two\none\ntwo\nthree\n"), Some(12 - 4), "the last of several");
+        assert_eq!(start_of(b"three\n", b"one\n"), None, "the log is behind");
     }
 }
