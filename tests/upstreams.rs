@@ -16,8 +16,9 @@ mod bed;
 mod support;
 
 use std::process::Command;
+use std::time::Duration;
 
-use api::{Api, Turn};
+use api::{Api, Turn, ended};
 use bed::{Seen, all, get};
 use serde_json::json;
 use support::server::{Server, until};
@@ -72,7 +73,7 @@ async fn broken_answers_are_resumed_with_no_line_lost_and_none_twice() {
         // All of these have one time: they are told apart by their number.
         api.print("web-1", &numbered(last + 1, last + 4), false);
         last += 4;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     prints(&api, &seen, last + 1, last + 9).await;
     seen.assert_counted(&[("n", last + 9)]);
@@ -94,7 +95,7 @@ async fn a_rotated_log_goes_silent_and_is_found_again() {
         for _ in 0..20 {
             api.print("web-1", &numbered(last + 1, last + 5), true);
             last += 5;
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         api.rotate("web-1");
         prints(&api, &seen, last + 1, last + 50).await;
@@ -183,6 +184,53 @@ async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
     until("it left", async || seen.has_message("Pod web-1 is gone").then_some(())).await;
     assert!(seen.has_message("Pod web-2 joins") && !seen.has_message("Pod web-1 joins"));
     seen.assert_counted(&[("n", 14), ("late", 2), ("other", 2)]);
+}
+
+/// A pod that is followed to its third line, and then has a fourth without an end.
+async fn open_line(api: &Api) -> (Server, Seen) {
+    api.pod("web-1");
+    let server = hub(api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("it is followed", async || (api.following().0 == 1).then_some(())).await;
+    prints(api, &seen, 1, 3).await;
+    api.leave_open("web-1");
+    api.print("web-1", &numbered(4, 4), true);
+    (server, seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_log_is_replaced_by_the_next_ones_is_told_as_far_as_it_was_read() {
+    let api = Api::start().await;
+    let (_server, seen) = open_line(&api).await;
+    // By the time that the pod tells of it, the next run has ended as well.
+    api.end("web-1", true);
+    api.print("web-1", &numbered(5, 7), true);
+    api.end("web-1", false);
+    api.back_off("web-1", 4);
+    until("the exit came", async || seen.has_message("Process exited with status 4").then_some(())).await;
+    let messages = seen.messages();
+    let at = |message: &str| messages.iter().position(|line| line == message).unwrap_or_else(|| panic!("{messages:?}"));
+    let first = at("Process exited; with what status is not known");
+    assert!(at("n 4") < first && first < at("n 5"), "{messages:?}");
+    seen.assert_counted(&[("n", 7)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_is_ahead_of_its_pods_status_costs_no_line() {
+    let api = Api::start().await;
+    let (_server, seen) = open_line(&api).await;
+    api.end("web-1", true);
+    api.print("web-1", &numbered(5, 7), true);
+    // It is asked again meanwhile, and gives the next run's log.
+    until("it is followed anew", async || (api.asked().len() >= 3).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    api.tell("web-1", json!({ "running": {} }), ended(3));
+    until("the next run came", async || (seen.highest("n") == 7).then_some(())).await;
+    let messages = seen.messages();
+    let exit = messages.iter().position(|line| line == "Process exited with status 3");
+    assert_eq!(exit, messages.iter().position(|line| line == "n 4").map(|at| at + 1), "{messages:?}");
+    seen.assert_counted(&[("n", 7)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -254,8 +254,9 @@ impl Pods {
             for container in known {
                 if let Some(standing) = all.get(&*container.name) {
                     container.standing.send_if_modified(|known| {
-                        *known != *standing && {
-                            *known = standing.clone();
+                        let standing = standing.clone().after(known);
+                        *known != standing && {
+                            *known = standing;
                             true
                         }
                     });

@@ -230,8 +230,7 @@ async fn what_a_crashing_container_said_last_is_there_and_what_the_cluster_says_
         (exits >= 2).then_some(())
     })
     .await;
-    let messages: Vec<String> =
-        seen.0.lock().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect();
+    let messages = seen.messages();
     let own = |message: &&String| message.starts_with("run ") || *message == "no end" || message.ends_with("007");
     let own: Vec<&String> = messages.iter().filter(own).collect();
     for run in own.chunks(502).take(2) {

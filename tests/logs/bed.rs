@@ -87,6 +87,10 @@ impl Seen {
         self.counts().get(name).and_then(|counted| counted.last().copied()).unwrap_or(0)
     }
 
+    pub(crate) fn messages(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+    }
+
     pub(crate) fn has_message(&self, message: &str) -> bool {
         self.0.lock().unwrap().iter().any(|line| line["message"].as_str().unwrap().starts_with(message))
     }

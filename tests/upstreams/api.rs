@@ -1,7 +1,7 @@
 //! A small API server for logs: pods, their watch, events, and the log endpoint as a kubelet answers it, with all that
 //! may go wrong with it. `kubectl logs` speaks to it as well.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -41,6 +41,8 @@ struct Log {
     lines: Vec<(u64, String)>,
     /// How many of them are not in the newest file.
     rotated: usize,
+    /// Whether the last line has no end.
+    open: bool,
     ended: bool,
 }
 
@@ -50,6 +52,8 @@ struct Pods {
     pods: BTreeMap<String, Value>,
     /// The runs of each pod's container.
     logs: BTreeMap<String, Vec<Log>>,
+    /// Pods whose container waits for its next run: the kubelet gives the newest one's log as the previous one's, too.
+    waiting: BTreeSet<String>,
     turns: VecDeque<Turn>,
     forbidden: bool,
     /// Requests for logs, as they came.
@@ -153,20 +157,42 @@ impl Api {
         self.moved();
     }
 
+    /// The container's last line has no end.
+    pub(crate) fn leave_open(&self, name: &str) {
+        self.lock().logs.get_mut(name).unwrap().last_mut().unwrap().open = true;
+    }
+
     /// The container ends with a status, and with `again` runs anew.
     pub(crate) fn exit(&self, name: &str, code: i32, again: bool) {
+        self.end(name, again);
+        match again {
+            true => self.tell(name, json!({ "running": {} }), ended(code)),
+            false => self.tell(name, ended(code), json!({})),
+        }
+    }
+
+    /// The container ends, and with `again` runs anew, and the kubelet knows it alone.
+    pub(crate) fn end(&self, name: &str, again: bool) {
         let mut pods = self.lock();
         let runs = pods.logs.get_mut(name).unwrap();
         runs.last_mut().unwrap().ended = true;
-        // Before the last lines have their times, as on a machine that is busy.
-        let at = jiff::Timestamp::from_second(START as i64 / 1_000_000_000 - 5).unwrap().to_string();
-        let ended = json!({ "terminated": { "exitCode": code, "reason": "Error", "finishedAt": at } });
-        let status = if again {
+        if again {
             runs.push(Log::default());
-            status(json!({ "running": {} }), ended, runs.len() - 1)
-        } else {
-            status(ended, json!({}), runs.len() - 1)
-        };
+        }
+        drop(pods);
+        self.moved();
+    }
+
+    /// The pod says that the container ended with a status and waits for its next run.
+    pub(crate) fn back_off(&self, name: &str, code: i32) {
+        self.lock().waiting.insert(name.into());
+        self.tell(name, json!({ "waiting": { "reason": "CrashLoopBackOff" } }), ended(code));
+    }
+
+    /// The pod says how its newest run stands, and how the one before it ended.
+    pub(crate) fn tell(&self, name: &str, state: Value, last: Value) {
+        let mut pods = self.lock();
+        let status = status(state, last, pods.logs[name].len() - 1);
         let mut pod = pods.pods[name].clone();
         pod["status"]["containerStatuses"] = json!([status]);
         self.change("MODIFIED", &mut pods, name, pod);
@@ -209,6 +235,12 @@ impl Api {
         let pods = self.lock();
         (pods.following, pods.most)
     }
+}
+
+/// How a run ended, before its last lines have their times, as on a machine that is busy.
+pub(crate) fn ended(code: i32) -> Value {
+    let at = jiff::Timestamp::from_second(START as i64 / 1_000_000_000 - 5).unwrap().to_string();
+    json!({ "terminated": { "exitCode": code, "reason": "Error", "finishedAt": at } })
 }
 
 fn status(state: Value, last: Value, restarts: usize) -> Value {
@@ -291,7 +323,7 @@ async fn log(
         let follow = asked.contains_key("follow");
         let turn = if follow { pods.turns.pop_front().unwrap_or(Turn::Well) } else { Turn::Well };
         let count = pods.logs.get(&name).map_or(0, Vec::len);
-        let back = if asked.contains_key("previous") { 2 } else { 1 };
+        let back = if asked.contains_key("previous") && !pods.waiting.contains(&name) { 2 } else { 1 };
         match count.checked_sub(back).filter(|_| pods.pods.contains_key(&name)) {
             Some(run) => (run, turn),
             None => return refused(if count == 0 { 404 } else { 400 }, "there is no such log"),
@@ -366,7 +398,8 @@ async fn write(
                 continue;
             }
             let stamp = if asked.contains_key("timestamps") { format!("{} ", rfc3339(*time)) } else { String::new() };
-            if pieces.send(Ok(format!("{stamp}{line}\n"))).await.is_err() {
+            let end = if now.open && at == now.lines.len() { "" } else { "\n" };
+            if pieces.send(Ok(format!("{stamp}{line}{end}"))).await.is_err() {
                 return;
             }
             left -= 1;

@@ -44,10 +44,16 @@ impl Seen {
         Some(*at)
     }
 
+    /// Whether the last line that was told has not come yet.
+    #[must_use]
+    pub fn lacks(&self) -> bool {
+        self.same < self.from.count
+    }
+
     /// Whether the last line that was told is not in the log any more: it was rotated since.
     #[must_use]
     pub fn has_moved_on(&self) -> bool {
-        self.same < self.from.count && self.at != self.from
+        self.lacks() && self.at != self.from
     }
 }
 

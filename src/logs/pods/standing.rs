@@ -50,6 +50,19 @@ impl Standing {
         self.restart == restart && self.phase == Phase::Running && !self.gone
     }
 
+    /// The same, with what was known of the run before the newest: of a container that waits for its next run, a pod tells
+    /// of the newest alone.
+    #[must_use]
+    pub fn after(mut self, known: &Self) -> Self {
+        let before = match self.restart.checked_sub(known.restart) {
+            Some(0) => known.before.clone(),
+            Some(1) => known.exit.clone(),
+            _ => None,
+        };
+        self.before = self.before.or(before);
+        self
+    }
+
     /// How the run with this number ended, where that is known.
     #[must_use]
     pub fn exit(&self, restart: u64) -> Option<&Exit> {
@@ -146,7 +159,12 @@ mod tests {
         assert!(waits.exit(1).is_some_and(|exit| exit.sentence().contains("OOMKilled, status 137")));
         let again = pod(status(json!({ "running": {} }), ended.clone(), 2));
         assert!(again.runs(2) && again.exit(1).is_some() && again.exit(2).is_none());
-        assert_eq!(pod(status(ended, json!({}), 0)).phase, Phase::Ended);
+        assert_eq!(pod(status(ended.clone(), json!({}), 0)).phase, Phase::Ended);
+        let first = pod(status(json!({ "terminated": { "exitCode": 7 } }), json!({}), 0));
+        let (known, exit) = (waits.clone().after(&first), first.exit.clone());
+        assert_eq!((known.exit(0), known.exit(1)), (exit.as_ref(), waits.exit.as_ref()));
+        assert_eq!(waits.clone().after(&known), known);
+        assert_eq!(pod(status(json!({ "running": {} }), json!({}), 2)).after(&first).before, None);
         assert_eq!(pod(status(json!({ "waiting": {} }), json!({}), 0)).phase, Phase::Coming);
     }
 }

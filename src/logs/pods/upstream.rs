@@ -66,10 +66,14 @@ struct Reading {
     began: bool,
     /// Whether the container has ended.
     leaving: bool,
+    /// Whether it may be the log of a later run: the answer before it ended as if the container had.
+    doubtful: bool,
+    /// Whether it came to a clean end.
+    whole: bool,
 }
 
 impl Reading {
-    fn new(at: ContainerAt, patience: Duration) -> Self {
+    fn new(at: ContainerAt, patience: Duration, doubtful: bool) -> Self {
         let until = Instant::now() + patience.max(OPENING);
         Self {
             stamped: Stamped::default(),
@@ -78,6 +82,8 @@ impl Reading {
             until,
             began: false,
             leaving: false,
+            doubtful,
+            whole: false,
         }
     }
 
@@ -88,9 +94,10 @@ impl Reading {
     /// How a clean end is meant: what is left is the start of a line, or the kubelet's last word.
     fn end(&mut self) -> End {
         self.stamped.let_go(&mut self.said);
-        match self.said.pop() {
+        self.whole = true;
+        match self.said.last() {
             _ if self.leaving => End::Over,
-            Some(Said::Kubelet(words)) => End::Broken(Failure::Busy(words, None)),
+            Some(Said::Kubelet(words)) => End::Broken(Failure::Busy(words.clone(), None)),
             _ => End::Clean,
         }
     }
@@ -111,6 +118,8 @@ pub(super) struct Upstream {
     backoff: Duration,
     /// Since when it cannot be read, and whether that was said.
     trouble: Option<(Instant, bool)>,
+    /// The answer that ended last, where its end may be that of the log: a line without an end is still in it.
+    rest: Option<Reading>,
 }
 
 impl Upstream {
@@ -123,7 +132,7 @@ impl Upstream {
     ) -> Self {
         let standing = container.standing.subscribe();
         let (pace, backoff) = (Pace::new(), BACKOFF.0);
-        Self { log, place, container, standing, at, done, hurries: false, pace, backoff, trouble: None }
+        Self { log, place, container, standing, at, done, hurries: false, pace, backoff, trouble: None, rest: None }
     }
 
     /// Tells what the container says until its pod is gone.
@@ -149,6 +158,7 @@ impl Upstream {
         if !self.done && ahead == 1 {
             return self.finish(Run::Previous, standing).await;
         }
+        self.tell_rest().await;
         if ahead > 1 + u64::from(self.done) {
             self.say("what an earlier run of it said last cannot be read any more: it was restarted again too soon");
         }
@@ -160,11 +170,19 @@ impl Upstream {
 
     /// Reads what is left of a run that has ended; tries once.
     async fn finish(&mut self, run: Run, standing: &Standing) {
-        match self.try_finish(run, standing).await {
+        let reason = match self.try_finish(run, standing).await {
             Ok(()) => return,
             // Its log goes with the pod.
             Err(Failure::Busy(reason, after)) if !standing.gone => return self.failed(&reason, after).await,
-            Err(failure) => tracing::debug!(reason = failure.reason(), pod = self.container.pod.name, "a log is gone"),
+            Err(failure) => failure.reason().to_owned(),
+        };
+        tracing::debug!(reason, pod = self.container.pod.name, "a log is gone");
+        let was_read = self.at.time > 0 || self.rest.is_some();
+        if !self.tell_rest().await && was_read && !standing.gone {
+            self.say(&format!("what it said last may be missing: {reason}"));
+        }
+        if was_read && !standing.gone && standing.exit(self.at.restart).is_none() {
+            self.say("Process exited; with what status is not known");
         }
         self.finished(standing);
     }
@@ -176,10 +194,17 @@ impl Upstream {
     }
 
     fn finished(&mut self, standing: &Standing) {
-        (self.done, self.trouble) = (true, None);
+        (self.done, self.trouble, self.rest) = (true, None, None);
         if let Some(exit) = standing.exit(self.at.restart) {
             self.say(&exit.sentence());
         }
+    }
+
+    /// Tells what is left of the answer that ended last. Whether that was all that the log had.
+    async fn tell_rest(&mut self) -> bool {
+        let Some(mut rest) = self.rest.take() else { return false };
+        rest.stamped.let_go(&mut rest.said);
+        self.publish(&mut rest.seen, &mut rest.said).await.is_none() && rest.whole
     }
 
     async fn finish_from(&mut self, run: Run) -> Result<(), Failure> {
@@ -188,9 +213,9 @@ impl Upstream {
         // machine that may be seconds after their process has ended.
         let newest = self.at.restart + u64::from(run == Run::Previous);
         match self.look().await {
-            Ok(Some(standing)) if standing.restart != newest => {
-                return Err(Failure::Busy("it was restarted meanwhile".into(), None));
-            }
+            Ok(Some(standing)) if standing.restart != newest => return Err(restarted()),
+            // While it waits for its next run, the newest one is the previous one, too.
+            Ok(Some(standing)) if run == Run::Previous && standing.before.is_none() => return Err(replaced()),
             // Of a pod that is gone no other run begins.
             Err(Unknown) if !self.standing.borrow().gone => {
                 return Err(Failure::Busy("the API server does not say how it stands".into(), None));
@@ -201,20 +226,39 @@ impl Upstream {
         let mut said = Vec::new();
         while let Some(data) = answer.next().await? {
             stamped.feed(&data, &mut said);
+            self.check(run, &seen, &said)?;
             if let Some(words) = self.publish(&mut seen, &mut said).await {
                 return Err(Failure::Gone(words));
             }
         }
         stamped.let_go(&mut said);
+        self.check(run, &seen, &said)?;
         self.publish(&mut seen, &mut said).await.map_or(Ok(()), |words| Err(Failure::Gone(words)))
+    }
+
+    /// A kubelet knows of a later run before the API server does, and gives that one's log then. A log without the line that
+    /// was told last is one, unless it was rotated: then it has what was written before the run's end.
+    fn check(&self, run: Run, seen: &Seen, said: &[Said]) -> Result<(), Failure> {
+        let Some(time) = first_without(seen, said) else { return Ok(()) };
+        let ended = self.standing.borrow().exit(self.at.restart).map(|exit| exit.at);
+        if ended.is_some_and(|ended| (time / 1_000_000_000) as i64 <= ended) {
+            return Ok(());
+        }
+        let waited = self.trouble.is_some_and(|(since, _)| since.elapsed() >= TROUBLE);
+        match run {
+            Run::Previous => Err(replaced()),
+            _ if waited => Ok(()),
+            _ => Err(restarted()),
+        }
     }
 
     /// Follows the run until it has ended, as soon as it may.
     async fn follow(&mut self) {
         let Some(_permit) = self.permit().await else { return };
         (self.pace, self.hurries) = (Pace::new(), false);
+        let mut doubtful = false;
         while self.standing.borrow().runs(self.at.restart) {
-            match self.follow_answer().await {
+            match self.follow_answer(doubtful).await {
                 End::Over => return,
                 End::Silent => self.pace.silent(),
                 End::Broken(failure) => {
@@ -222,7 +266,10 @@ impl Upstream {
                     self.failed(failure.reason(), after).await;
                 }
                 End::Clean if self.has_ended().await => return,
-                End::Clean => self.wait(None).await,
+                End::Clean => {
+                    doubtful = true;
+                    self.wait(None).await;
+                }
             }
         }
     }
@@ -241,7 +288,7 @@ impl Upstream {
         }
     }
 
-    async fn follow_answer(&mut self) -> End {
+    async fn follow_answer(&mut self, doubtful: bool) -> End {
         let (client, container) = (self.place.reach.cluster.client.clone(), self.container.clone());
         let (mut standing, restart) = (self.standing.clone(), self.at.restart);
         let ended = async move {
@@ -253,15 +300,22 @@ impl Upstream {
         };
         tokio::pin!(ended, leaves);
         let mut answer = Following::new(&client, &container, since(self.at));
-        let mut reading = Reading::new(self.at, self.pace.patience);
+        let mut reading = Reading::new(self.at, self.pace.patience, doubtful);
         loop {
             tokio::select! {
                 next = answer.next() => {
                     if let Some(end) = self.take(next, &mut reading).await {
+                        if reading.leaving || reading.whole {
+                            self.rest = Some(reading);
+                        }
                         return end;
                     }
                 }
-                () = sleep_until(reading.until) => return if reading.leaving { End::Over } else { End::Silent },
+                () = sleep_until(reading.until), if !reading.leaving => return End::Silent,
+                () = sleep_until(reading.until) => {
+                    self.rest = Some(reading);
+                    return End::Over;
+                }
                 () = &mut ended, if !reading.leaving => {
                     reading.leave();
                     if self.finish_at_once().await {
@@ -298,6 +352,15 @@ impl Upstream {
             Err(failure) => return Some(End::Broken(failure)),
         };
         reading.stamped.feed(&data, &mut reading.said);
+        if reading.doubtful && first_without(&reading.seen, &reading.said).is_some() {
+            reading.doubtful = false;
+            let restart = self.at.restart;
+            // Rotated, if the pod does not say otherwise in a moment.
+            if timeout(ENDING, self.standing.wait_for(|standing| !standing.runs(restart))).await.is_ok() {
+                return Some(End::Over);
+            }
+        }
+        self.rest = None;
         let (at, began) = (self.at, std::mem::replace(&mut reading.began, true));
         if let Some(words) = self.publish(&mut reading.seen, &mut reading.said).await {
             return Some(End::Broken(Failure::Busy(words, None)));
@@ -385,6 +448,30 @@ impl Upstream {
             self.log.publish([Event::Line(notice(pod.process.clone(), format!("Pod {} is gone", pod.name)))]);
         }
     }
+}
+
+fn restarted() -> Failure {
+    Failure::Busy("it was restarted meanwhile".into(), None)
+}
+
+fn replaced() -> Failure {
+    Failure::Gone("the log of a later run has taken its place".into())
+}
+
+/// The time of the first new line, where the line that was told last is not before it.
+fn first_without(seen: &Seen, said: &[Said]) -> Option<u64> {
+    let mut seen = seen.clone();
+    for said in said {
+        if !seen.lacks() {
+            return None;
+        }
+        if let Said::Line { time, .. } = said
+            && seen.take(*time).is_some()
+        {
+            return Some(*time);
+        }
+    }
+    None
 }
 
 /// Where to ask a log from that was read so far.
