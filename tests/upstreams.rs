@@ -202,7 +202,7 @@ async fn open_line(api: &Api) -> (Server, Seen) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_log_is_replaced_by_the_next_ones_is_told_as_far_as_it_was_read() {
     let api = Api::start().await;
-    let (_server, seen) = open_line(&api).await;
+    let (server, seen) = open_line(&api).await;
     // By the time that the pod tells of it, the next run has ended as well.
     api.end("web-1", true);
     api.print("web-1", &numbered(5, 7), true);
@@ -214,6 +214,8 @@ async fn a_run_whose_log_is_replaced_by_the_next_ones_is_told_as_far_as_it_was_r
     let first = at("Process exited; with what status is not known");
     assert!(at("n 4") < first && first < at("n 5"), "{messages:?}");
     seen.assert_counted(&[("n", 7)]);
+    let past = all(get(&server, "tail=20"));
+    assert_eq!(past.iter().filter(|line| line.ends_with(": n 6")).count(), 1, "{past:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -244,6 +244,13 @@ async fn what_a_crashing_container_said_last_is_there_and_what_the_cluster_says_
     // Of a run that nobody followed, the end is there as well.
     let past = all(get(&server, "tail=20"));
     assert!(past.iter().any(|line| line.ends_with(": no end")), "{past:?}");
+    // While it waits for its next run, the API gives the newest one's log as that of the run before it, too.
+    let past = Seen::default();
+    past.follow(get(&server, "tail=5000")).join().unwrap();
+    let lines = past.0.lock().unwrap().clone();
+    let sevenths = || lines.iter().filter(|line| line["message"] == "run 7").map(|line| line["time"].to_string());
+    let times: std::collections::BTreeSet<_> = sevenths().collect();
+    assert_eq!(times.len(), sevenths().count(), "{times:?}");
 
     cluster.deploy_with(
         "blog",

@@ -73,8 +73,7 @@ impl Seen {
     /// What each name has counted, out of messages of a name and a number.
     pub(crate) fn counts(&self) -> BTreeMap<String, Vec<u32>> {
         let mut counts: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for line in self.0.lock().unwrap().iter() {
-            let message = line["message"].as_str().unwrap();
+        for message in self.messages() {
             let counted = message.split_once(' ').and_then(|(name, number)| Some((name, number.parse().ok()?)));
             if let Some((name, number)) = counted {
                 counts.entry(name.into()).or_default().push(number);

@@ -382,6 +382,13 @@ async fn write(
     if let Some(tail) = asked.get("tailLines") {
         at = at.max(first.lines.len().saturating_sub(tail.parse().unwrap()));
     }
+    if let Some(limit) = asked.get("limitBytes") {
+        let (limit, first) = (limit.parse().unwrap(), first.lines.get(at));
+        let mut head = first.map_or(String::new(), |(time, line)| format!("{} {line}\n", rfc3339(*time)));
+        head.truncate(limit);
+        let _ = pieces.send(Ok(head)).await;
+        return;
+    }
     let mut left = match turn {
         Turn::Silent(lines) | Turn::Ends(lines) | Turn::Breaks(lines) | Turn::Says(lines) => lines,
         _ => usize::MAX,

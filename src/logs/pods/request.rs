@@ -20,6 +20,9 @@ use crate::kubernetes::error::sentence;
 /// How long an answer that does not follow may take to begin, and to go on.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// Bytes of a log that have the time of its first line.
+const HEAD: i64 = 64;
+
 /// The most that is read of an error, in bytes.
 const MAX_ERROR: usize = 64 << 10;
 
@@ -63,6 +66,12 @@ impl Failure {
         }
     }
 
+    /// A later run's log is given instead.
+    #[must_use]
+    pub fn replaced() -> Self {
+        Self::Gone("the log of a later run has taken its place".into())
+    }
+
     fn busy(reason: impl Into<String>) -> Self {
         Self::Busy(reason.into(), None)
     }
@@ -70,9 +79,44 @@ impl Failure {
 
 /// Asks for a log with times.
 ///
+/// While a container waits for its next run, and from before its pod says so, a kubelet gives the newest run's log as that
+/// of the run before it, too: then that one's is gone.
+///
 /// # Errors
 /// [`Failure`].
 pub async fn open(client: &Client, container: &Container, run: Run, from: From) -> Result<Answer, Failure> {
+    let answer = ask(client, container, run, from, None).await?;
+    if run == Run::Previous && is_newest(client, container).await? {
+        return Err(Failure::replaced());
+    }
+    Ok(answer)
+}
+
+/// Whether the log of the run before is the newest one's, by the time of its first line.
+async fn is_newest(client: &Client, container: &Container) -> Result<bool, Failure> {
+    let head = async |run| {
+        let mut answer = ask(client, container, run, From::Start, Some(HEAD)).await?;
+        let mut head = Vec::new();
+        while let Some(data) = answer.next().await? {
+            head.extend_from_slice(&data);
+        }
+        Ok(head)
+    };
+    let previous = head(Run::Previous).await?;
+    match head(Run::Newest).await {
+        Ok(newest) => Ok(newest == previous),
+        Err(Failure::Gone(_)) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn ask(
+    client: &Client,
+    container: &Container,
+    run: Run,
+    from: From,
+    limit: Option<i64>,
+) -> Result<Answer, Failure> {
     let since = match from {
         From::Second(time) => jiff::Timestamp::from_second((time / 1_000_000_000) as i64).ok(),
         From::Start | From::Last(_) => None,
@@ -84,6 +128,7 @@ pub async fn open(client: &Client, container: &Container, run: Run, from: From) 
         since_time: since,
         tail_lines: if let From::Last(lines) = from { Some(lines as i64) } else { None },
         timestamps: true,
+        limit_bytes: limit,
         ..LogParams::default()
     };
     let request = Request::new(Pod::url_path(&(), Some(&container.pod.namespace))).logs(&container.pod.name, &params);

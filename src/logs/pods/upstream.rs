@@ -214,8 +214,6 @@ impl Upstream {
         let newest = self.at.restart + u64::from(run == Run::Previous);
         match self.look().await {
             Ok(Some(standing)) if standing.restart != newest => return Err(restarted()),
-            // While it waits for its next run, the newest one is the previous one, too.
-            Ok(Some(standing)) if run == Run::Previous && standing.before.is_none() => return Err(replaced()),
             // Of a pod that is gone no other run begins.
             Err(Unknown) if !self.standing.borrow().gone => {
                 return Err(Failure::Busy("the API server does not say how it stands".into(), None));
@@ -246,7 +244,7 @@ impl Upstream {
         }
         let waited = self.trouble.is_some_and(|(since, _)| since.elapsed() >= TROUBLE);
         match run {
-            Run::Previous => Err(replaced()),
+            Run::Previous => Err(Failure::replaced()),
             _ if waited => Ok(()),
             _ => Err(restarted()),
         }
@@ -452,10 +450,6 @@ impl Upstream {
 
 fn restarted() -> Failure {
     Failure::Busy("it was restarted meanwhile".into(), None)
-}
-
-fn replaced() -> Failure {
-    Failure::Gone("the log of a later run has taken its place".into())
 }
 
 /// The time of the first new line, where the line that was told last is not before it.
