@@ -233,6 +233,20 @@ async fn a_kubelet_that_is_ahead_of_its_pods_status_costs_no_line() {
     let exit = messages.iter().position(|line| line == "Process exited with status 3");
     assert_eq!(exit, messages.iter().position(|line| line == "n 4").map(|at| at + 1), "{messages:?}");
     seen.assert_counted(&[("n", 7)]);
+    // The same of one whose first run said nothing.
+    api.pod("web-2");
+    until("both are followed", async || (api.following().0 == 2).then_some(())).await;
+    let asked = api.asked().len();
+    api.end("web-2", true);
+    api.print("web-2", &["m 1".into(), "m 2".into()], true);
+    until("it is followed anew", async || (api.asked().len() > asked).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    api.tell("web-2", json!({ "running": {} }), ended(5));
+    until("the next run came", async || (seen.highest("m") == 2).then_some(())).await;
+    let messages = seen.messages();
+    let exit = messages.iter().position(|line| line == "Process exited with status 5");
+    assert_eq!(exit.map(|at| at + 1), messages.iter().position(|line| line == "m 1"), "{messages:?}");
+    seen.assert_counted(&[("m", 2)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -224,6 +224,13 @@ async fn streams_that_are_behind_the_log_give_no_line_twice() {
 }
 
 #[tokio::test]
+async fn a_line_that_was_printed_before_is_not_taken_for_the_one_that_comes() {
+    let logs = ["ok\n".to_owned() + &lines(0..98), "ok\n".to_owned() + &lines(0..98) + "ok\n"];
+    let expected = logs[1].clone() + "line 99\n";
+    assert_eq!(spliced(&logs, &[(0, "ok\n".into()), (2000, "line 99\n".into())]).await, expected);
+}
+
+#[tokio::test]
 async fn a_log_that_goes_while_it_is_read_costs_no_line() {
     assert_eq!(spliced(&[lines(0..100), String::new()], &[]).await, lines(0..100));
 }

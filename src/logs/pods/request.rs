@@ -94,17 +94,17 @@ pub async fn open(client: &Client, container: &Container, run: Run, from: From) 
 
 /// Whether the log of the run before is the newest one's, by the time of its first line.
 async fn is_newest(client: &Client, container: &Container) -> Result<bool, Failure> {
-    let head = async |run| {
+    let first = async |run| {
         let mut answer = ask(client, container, run, From::Start, Some(HEAD)).await?;
         let mut head = Vec::new();
         while let Some(data) = answer.next().await? {
             head.extend_from_slice(&data);
         }
-        Ok(head)
+        Ok(head.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec())
     };
-    let previous = head(Run::Previous).await?;
-    match head(Run::Newest).await {
-        Ok(newest) => Ok(newest == previous),
+    let previous = first(Run::Previous).await?;
+    match first(Run::Newest).await {
+        Ok(newest) => Ok(newest == previous && !newest.is_empty()),
         Err(Failure::Gone(_)) => Ok(false),
         Err(failure) => Err(failure),
     }

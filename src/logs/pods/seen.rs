@@ -44,6 +44,12 @@ impl Seen {
         Some(*at)
     }
 
+    /// Whether nothing was told before.
+    #[must_use]
+    pub fn is_at_start(&self) -> bool {
+        self.from.count == 0
+    }
+
     /// Whether the last line that was told has not come yet.
     #[must_use]
     pub fn lacks(&self) -> bool {

@@ -49,6 +49,8 @@ enum End {
     Over,
     /// Without a reason.
     Clean,
+    /// It was a later run's.
+    Replaced,
     /// Nothing came for long.
     Silent,
     /// It broke off.
@@ -66,7 +68,7 @@ struct Reading {
     began: bool,
     /// Whether the container has ended.
     leaving: bool,
-    /// Whether it may be the log of a later run: the answer before it ended as if the container had.
+    /// Whether it has not shown yet whose it is.
     doubtful: bool,
     /// Whether it came to a clean end.
     whole: bool,
@@ -91,11 +93,19 @@ impl Reading {
         (self.leaving, self.until) = (true, Instant::now() + LEAVING);
     }
 
+    /// Whether what came may be a later run's.
+    fn may_be_other(&self) -> bool {
+        let is_line = |said: &Said| matches!(said, Said::Line { .. });
+        let knows_none = self.seen.is_at_start() && self.said.iter().any(is_line);
+        self.doubtful && (knows_none || first_without(&self.seen, &self.said).is_some())
+    }
+
     /// How a clean end is meant: what is left is the start of a line, or the kubelet's last word.
     fn end(&mut self) -> End {
         self.stamped.let_go(&mut self.said);
         self.whole = true;
         match self.said.last() {
+            _ if self.may_be_other() => End::Replaced,
             _ if self.leaving => End::Over,
             Some(Said::Kubelet(words)) => End::Broken(Failure::Busy(words.clone(), None)),
             _ => End::Clean,
@@ -120,6 +130,12 @@ pub(super) struct Upstream {
     trouble: Option<(Instant, bool)>,
     /// The answer that ended last, where its end may be that of the log: a line without an end is still in it.
     rest: Option<Reading>,
+    /// Whether the next answer may be the log of a later run, as far as is known: the one before it ended.
+    doubtful: bool,
+    /// Since when the log that is given is not this run's.
+    replaced: Option<Instant>,
+    /// Whether it is followed from the run before on: what cannot be read of it is missing then.
+    goes_on: bool,
 }
 
 impl Upstream {
@@ -132,7 +148,22 @@ impl Upstream {
     ) -> Self {
         let standing = container.standing.subscribe();
         let (pace, backoff) = (Pace::new(), BACKOFF.0);
-        Self { log, place, container, standing, at, done, hurries: false, pace, backoff, trouble: None, rest: None }
+        Self {
+            log,
+            place,
+            container,
+            standing,
+            at,
+            done,
+            hurries: false,
+            pace,
+            backoff,
+            trouble: None,
+            rest: None,
+            doubtful: false,
+            replaced: None,
+            goes_on: false,
+        }
     }
 
     /// Tells what the container says until its pod is gone.
@@ -164,7 +195,7 @@ impl Upstream {
         }
         // Of those in between, the last one can be read.
         self.at = ContainerAt::start((self.at.restart + 1).max(standing.restart - 1));
-        self.done = false;
+        (self.done, self.replaced, self.goes_on) = (false, None, true);
         self.log.publish([Event::Moved(Move::Container(self.container.id, self.at))]);
     }
 
@@ -177,8 +208,8 @@ impl Upstream {
             Err(failure) => failure.reason().to_owned(),
         };
         tracing::debug!(reason, pod = self.container.pod.name, "a log is gone");
-        let was_read = self.at.time > 0 || self.rest.is_some();
-        if !self.tell_rest().await && was_read && !standing.gone {
+        let was_read = self.goes_on || self.at.time > 0 || self.rest.is_some();
+        if !self.tell_rest().await && was_read {
             self.say(&format!("what it said last may be missing: {reason}"));
         }
         if was_read && !standing.gone && standing.exit(self.at.restart).is_none() {
@@ -194,7 +225,7 @@ impl Upstream {
     }
 
     fn finished(&mut self, standing: &Standing) {
-        (self.done, self.trouble, self.rest) = (true, None, None);
+        (self.done, self.trouble, self.rest, self.replaced) = (true, None, None, None);
         if let Some(exit) = standing.exit(self.at.restart) {
             self.say(&exit.sentence());
         }
@@ -205,6 +236,13 @@ impl Upstream {
         let Some(mut rest) = self.rest.take() else { return false };
         rest.stamped.let_go(&mut rest.said);
         self.publish(&mut rest.seen, &mut rest.said).await.is_none() && rest.whole
+    }
+
+    /// Notes that what came after the answer that is kept could not be read.
+    fn doubt_rest(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest.whole = false;
+        }
     }
 
     async fn finish_from(&mut self, run: Run) -> Result<(), Failure> {
@@ -224,28 +262,34 @@ impl Upstream {
         let mut said = Vec::new();
         while let Some(data) = answer.next().await? {
             stamped.feed(&data, &mut said);
-            self.check(run, &seen, &said)?;
+            if let Some(time) = first_without(&seen, &said) {
+                self.check(run, Some(time))?;
+            }
             if let Some(words) = self.publish(&mut seen, &mut said).await {
                 return Err(Failure::Gone(words));
             }
         }
         stamped.let_go(&mut said);
-        self.check(run, &seen, &said)?;
+        if let Some(time) = first_without(&seen, &said) {
+            self.check(run, Some(time))?;
+        } else if said.is_empty() && seen.lacks() {
+            self.check(run, None)?;
+        }
         self.publish(&mut seen, &mut said).await.map_or(Ok(()), |words| Err(Failure::Gone(words)))
     }
 
     /// A kubelet knows of a later run before the API server does, and gives that one's log then. A log without the line that
-    /// was told last is one, unless it was rotated: then it has what was written before the run's end.
-    fn check(&self, run: Run, seen: &Seen, said: &[Said]) -> Result<(), Failure> {
-        let Some(time) = first_without(seen, said) else { return Ok(()) };
+    /// was told last is one, unless it was rotated: then its first line, if it has one, was written before the run's end.
+    fn check(&mut self, run: Run, first: Option<u64>) -> Result<(), Failure> {
         let ended = self.standing.borrow().exit(self.at.restart).map(|exit| exit.at);
-        if ended.is_some_and(|ended| (time / 1_000_000_000) as i64 <= ended) {
+        if first.zip(ended).is_some_and(|(first, ended)| (first / 1_000_000_000) as i64 <= ended) {
             return Ok(());
         }
-        let waited = self.trouble.is_some_and(|(since, _)| since.elapsed() >= TROUBLE);
+        let since = *self.replaced.get_or_insert_with(Instant::now);
         match run {
             Run::Previous => Err(Failure::replaced()),
-            _ if waited => Ok(()),
+            // The API server has had its time.
+            _ if since.elapsed() >= TROUBLE => Ok(()),
             _ => Err(restarted()),
         }
     }
@@ -254,20 +298,23 @@ impl Upstream {
     async fn follow(&mut self) {
         let Some(_permit) = self.permit().await else { return };
         (self.pace, self.hurries) = (Pace::new(), false);
-        let mut doubtful = false;
+        self.doubtful = false;
         while self.standing.borrow().runs(self.at.restart) {
-            match self.follow_answer(doubtful).await {
+            let end = self.follow_answer().await;
+            self.doubtful |= matches!(end, End::Clean | End::Replaced | End::Broken(_));
+            match end {
                 End::Over => return,
-                End::Silent => self.pace.silent(),
+                End::Silent => {
+                    self.doubt_rest();
+                    self.pace.silent();
+                }
                 End::Broken(failure) => {
+                    self.doubt_rest();
                     let after = if let Failure::Busy(_, after) = failure { after } else { None };
                     self.failed(failure.reason(), after).await;
                 }
-                End::Clean if self.has_ended().await => return,
-                End::Clean => {
-                    doubtful = true;
-                    self.wait(None).await;
-                }
+                End::Clean | End::Replaced if self.has_ended().await => return,
+                End::Clean | End::Replaced => self.wait(None).await,
             }
         }
     }
@@ -286,7 +333,7 @@ impl Upstream {
         }
     }
 
-    async fn follow_answer(&mut self, doubtful: bool) -> End {
+    async fn follow_answer(&mut self) -> End {
         let (client, container) = (self.place.reach.cluster.client.clone(), self.container.clone());
         let (mut standing, restart) = (self.standing.clone(), self.at.restart);
         let ended = async move {
@@ -298,12 +345,13 @@ impl Upstream {
         };
         tokio::pin!(ended, leaves);
         let mut answer = Following::new(&client, &container, since(self.at));
-        let mut reading = Reading::new(self.at, self.pace.patience, doubtful);
+        let mut reading = Reading::new(self.at, self.pace.patience, self.doubtful);
         loop {
             tokio::select! {
                 next = answer.next() => {
                     if let Some(end) = self.take(next, &mut reading).await {
-                        if reading.leaving || reading.whole {
+                        let is_last = matches!(end, End::Over | End::Clean);
+                        if is_last && (reading.began || self.rest.is_none()) {
                             self.rest = Some(reading);
                         }
                         return end;
@@ -311,7 +359,9 @@ impl Upstream {
                 }
                 () = sleep_until(reading.until), if !reading.leaving => return End::Silent,
                 () = sleep_until(reading.until) => {
-                    self.rest = Some(reading);
+                    if reading.began {
+                        self.rest = Some(reading);
+                    }
                     return End::Over;
                 }
                 () = &mut ended, if !reading.leaving => {
@@ -350,15 +400,16 @@ impl Upstream {
             Err(failure) => return Some(End::Broken(failure)),
         };
         reading.stamped.feed(&data, &mut reading.said);
-        if reading.doubtful && first_without(&reading.seen, &reading.said).is_some() {
-            reading.doubtful = false;
+        if reading.may_be_other() {
             let restart = self.at.restart;
             // Rotated, if the pod does not say otherwise in a moment.
             if timeout(ENDING, self.standing.wait_for(|standing| !standing.runs(restart))).await.is_ok() {
-                return Some(End::Over);
+                return Some(End::Replaced);
             }
         }
-        self.rest = None;
+        if reading.said.iter().any(|said| matches!(said, Said::Line { .. })) {
+            (reading.doubtful, self.doubtful, self.rest) = (false, false, None);
+        }
         let (at, began) = (self.at, std::mem::replace(&mut reading.began, true));
         if let Some(words) = self.publish(&mut reading.seen, &mut reading.said).await {
             return Some(End::Broken(Failure::Busy(words, None)));

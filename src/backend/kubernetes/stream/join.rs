@@ -14,7 +14,7 @@ use tokio::select;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{Place, start};
-use super::splice::{Known, Rest, start_of};
+use super::splice::{Known, Rest, SURE, only_start_of, overlap};
 use crate::kubernetes::channel::{self, Frame, Input, Output};
 use crate::kubernetes::error::{is_refusal, sentence};
 use crate::record::Cause;
@@ -31,12 +31,12 @@ const LINGER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mi
 /// How long what was printed while its log was read may take to come over the streams as well.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// How often the log is read until it is known where the streams begin in it. A line without an end is never in it, and
-/// neither may be a screen.
-const READS: usize = 6;
+/// How often, and for how long, the log is read again until it is known where the streams begin in it.
+const READS: usize = 5;
+const READING: Duration = Duration::from_secs(5);
 
 /// Bytes that may come over the streams while the log is read; then they wait in the connection.
-const HELD: usize = 4 << 20;
+const HELD: usize = 1 << 20;
 
 /// How long a log that is about to be whole may take for its next piece, and how often that is waited for.
 const STILL: (Duration, usize) = (Duration::from_millis(250), 40);
@@ -199,29 +199,45 @@ impl Container {
     /// Puts the log before what comes over streams that were opened before it was read.
     ///
     /// Streams may begin some time after they were opened, and be behind the log; and a line may come over the streams
-    /// before it is in the log. So the log is read until it has where the streams begin, or, where nothing comes, until it
-    /// does not grow any more.
+    /// before it is in the log. So the log is read until it ends with what they begin with, or does not grow any more.
     async fn splice(&self, output: Output, input: Input, known: &Known) -> Streams {
         let mut held = Held { output, frames: VecDeque::new(), bytes: 0, open: true };
-        let (mut log, mut tries) = (Err::<Vec<u8>, _>(String::new()), READS);
+        let mut log = self.log_beside(&mut held).await;
+        let first = past(&log, known).bytes.len();
+        let (mut tries, until, mut grew) = (READS, Instant::now() + READING, true);
         loop {
-            let next = held.during(timeout(OPEN, self.log(false))).await;
-            let next = next.unwrap_or_else(|_| Err("the API server does not answer".into()));
-            held.during(sleep(SETTLE)).await;
-            // One that is gone since, or rotated, is not better than the one before.
-            let has_more = log.as_ref().map_or(true, |log| next.as_ref().is_ok_and(|next| next.len() > log.len()));
-            if has_more {
-                log = next;
-            }
             let (live, mut past) = (held.live(), past(&log, known));
-            let start = start_of(&live, &past.bytes);
-            let is_quiet = live.is_empty() && !has_more;
-            tries -= 1;
-            if start.is_some() || is_quiet || !held.open || log.is_err() || tries == 0 {
-                past.bytes.truncate(start.unwrap_or(past.bytes.len()));
-                return Streams { output: held.output, input, past, held: held.frames };
+            let same = overlap(&past.bytes, &live);
+            // What has no end is not in a log, and a few bytes may be another line's.
+            let is_settled = !grew && (same > 0 || !live.contains(&b'\n'));
+            let is_over = !held.open && live.is_empty();
+            let gives_up = tries == 0 || Instant::now() > until;
+            if log.is_err() || same >= SURE || is_settled || is_over {
+                past.bytes.truncate(past.bytes.len() - same);
+            } else if gives_up {
+                // The streams are still behind; or the log has two streams in another order, of which little comes twice.
+                past.bytes.truncate(only_start_of(&live, &past.bytes).unwrap_or(first));
+            } else {
+                tries -= 1;
+                let next = self.log_beside(&mut held).await;
+                // One that is gone since, or rotated, is not better than the one before.
+                grew = log.as_ref().is_ok_and(|log| next.as_ref().is_ok_and(|next| next.len() > log.len()));
+                match next {
+                    Ok(_) if grew => log = next,
+                    Ok(_) => {}
+                    Err(_) => tries = 0,
+                }
+                continue;
             }
+            return Streams { output: held.output, input, past, held: held.frames };
         }
+    }
+
+    /// Reads the log, and leaves the streams a while for what was printed meanwhile.
+    async fn log_beside(&self, held: &mut Held) -> Result<Vec<u8>, String> {
+        let log = held.during(timeout(OPEN, self.log(false))).await;
+        held.during(sleep(SETTLE)).await;
+        log.unwrap_or_else(|_| Err("the API server does not answer".into()))
     }
 
     async fn log(&self, previous: bool) -> Result<Vec<u8>, String> {

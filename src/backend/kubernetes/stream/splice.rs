@@ -11,7 +11,7 @@ use crate::source::Printed;
 const UNWRITTEN: u64 = 128 << 10;
 
 /// How many bytes have to be the same for a place to be known by them.
-const SURE: usize = 32;
+pub(super) const SURE: usize = 32;
 
 /// What is known of the output so far.
 #[derive(Clone, Debug, Default)]
@@ -130,28 +130,32 @@ fn start_in(log: &[u8], part: &[u8]) -> Option<Rest> {
     Some(overlap(part, start)).filter(|same| *same >= SURE.min(part.len()).max(1)).map(Rest::From)
 }
 
-/// Where `live`, which was opened before `log` was read to its end, starts in it; none where that is not there, be it that
-/// the log is behind or that it ends just there. Where it could be several places, the one by which the log ends with
-/// the most of `live`.
-pub(super) fn start_of(live: &[u8], log: &[u8]) -> Option<usize> {
-    let (borders, mut len, mut whole) = (borders(live), 0, None);
-    for (at, byte) in log.iter().enumerate() {
-        while len > 0 && (len == live.len() || live[len] != *byte) {
-            len = borders[len - 1];
-        }
-        len += usize::from(live.get(len) == Some(byte));
-        if len == live.len() && len > 0 {
-            whole = Some(at + 1 - len);
-        }
-    }
-    // The log may also be further than the streams.
-    if len > 0 { Some(log.len() - len) } else { whole }
+/// How many bytes at the end of `before` are the start of `after`: the most that fit.
+pub(super) fn overlap(before: &[u8], after: &[u8]) -> usize {
+    let before = &before[before.len().saturating_sub(after.len())..];
+    matches(before, after).last().map_or(0, |(_, len)| len)
 }
 
-/// How many bytes at the end of `before` are the start of `after`: the most that fit.
-fn overlap(before: &[u8], after: &[u8]) -> usize {
-    let before = &before[before.len().saturating_sub(after.len())..];
-    start_of(after, before).map_or(0, |start| before.len() - start)
+/// Where `part` starts in `text`, if it is there just once and long enough to be known by.
+pub(super) fn only_start_of(part: &[u8], text: &[u8]) -> Option<usize> {
+    if part.len() < SURE {
+        return None;
+    }
+    let mut ends = matches(text, part).filter(|(_, len)| *len == part.len());
+    let (end, _) = ends.next()?;
+    ends.next().is_none().then_some(end - part.len())
+}
+
+/// Behind each byte of `text`, where that is, and how many bytes before it are the start of `part`: the most that fit.
+fn matches(text: &[u8], part: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let (borders, mut len) = (borders(part), 0);
+    text.iter().enumerate().map(move |(at, byte)| {
+        while len > 0 && (len == part.len() || part[len] != *byte) {
+            len = borders[len - 1];
+        }
+        len += usize::from(part.get(len) == Some(byte));
+        (at + 1, len)
+    })
 }
 
 /// The automaton of Knuth, Morris and Pratt: for each start of `text`, the longest other start that it ends with.
@@ -250,19 +254,22 @@ mod tests {
 
     #[test]
     fn the_most_of_the_stream_that_fits_is_in_the_log() {
-        assert_eq!(start_of(b"", b"one\ntwo\n"), None);
-        assert_eq!(start_of(b"two\nthree\n", b"one\ntwo\n"), Some(4));
-        assert_eq!(start_of(b"two\n", b"one\ntwo\n"), Some(4));
-        assert_eq!(start_of(b"one\ntwo\nthree\nfour\n", b"one\ntwo\nth"), Some(0));
-        assert_eq!(start_of(b"$ ", b"one\ntwo\n"), None);
-        assert_eq!(start_of(b"aabaab", b"aab"), Some(0));
-        assert_eq!(start_of(b"aabaab", b"xaabaa"), Some(1));
+        assert_eq!(overlap(b"one\ntwo\n", b""), 0);
+        assert_eq!(overlap(b"one\ntwo\n", b"two\nthree\n"), 4);
+        assert_eq!(overlap(b"one\ntwo\n", b"two\n"), 4);
+        assert_eq!(overlap(b"one\ntwo\n", b"$ "), 0);
+        assert_eq!(overlap(b"aab", b"aabaab"), 3);
+        assert_eq!(overlap(b"xaabaa", b"aabaab"), 5);
     }
 
     #[test]
-    fn a_stream_that_is_behind_the_log_is_found_in_it() {
-        assert_eq!(start_of(b"two\nth", b"one\ntwo\nthree\nfour\n"), Some(4));
-        assert_eq!(start_of(b"two\n", b"two\none\ntwo\nthree\n"), Some(12 - 4), "the last of several");
-        assert_eq!(start_of(b"three\n", b"one\n"), None, "the log is behind");
+    fn a_stream_that_is_behind_the_log_is_found_where_it_can_be_nowhere_else() {
+        let lines = |range: std::ops::Range<u32>| range.map(|line| format!("line {line}\n")).collect::<String>();
+        let (log, live) = (lines(0..50), lines(20..30));
+        assert_eq!(only_start_of(live.as_bytes(), log.as_bytes()), Some(lines(0..20).len()));
+        let twice = log.clone() + &log;
+        assert_eq!(only_start_of(live.as_bytes(), twice.as_bytes()), None);
+        assert_eq!(only_start_of(b"ok\n", b"ok\nA\nB\n"), None, "too short to be known by");
+        assert_eq!(only_start_of(live.as_bytes(), b"line 1\n"), None, "the log is behind");
     }
 }
