@@ -5,6 +5,7 @@
 //! | [`standing`] | how a container stands, by what its pod says |
 //! | [`request`] | one answer of the log endpoint |
 //! | [`stamped`] | what comes in it, as lines with times |
+//! | [`reading`] | one answer that follows, as far as it was read, and whose log it may be |
 //! | [`seen`] | which of these were told already |
 //! | [`upstream`] | a container's log as it comes, through restarts, rotation and broken answers |
 //! | [`pace`] | how long a container may be silent |
@@ -40,6 +41,7 @@ use crate::kubernetes::{Cluster, SESSION};
 pub mod events;
 mod pace;
 pub mod past;
+mod reading;
 pub mod request;
 pub mod seen;
 pub mod stamped;

@@ -224,6 +224,13 @@ async fn streams_that_are_behind_the_log_give_no_line_twice() {
 }
 
 #[tokio::test]
+async fn streams_that_are_far_behind_the_log_give_no_line_twice() {
+    // They begin with what the log ends with, which is somewhere else.
+    let prints = [(0, format!("\n{}", lines(50..98))), (3000, lines(98..100))];
+    assert_eq!(spliced(&[lines(0..100)], &prints).await, lines(0..100));
+}
+
+#[tokio::test]
 async fn a_line_that_was_printed_before_is_not_taken_for_the_one_that_comes() {
     let logs = ["ok\n".to_owned() + &lines(0..98), "ok\n".to_owned() + &lines(0..98) + "ok\n"];
     let expected = logs[1].clone() + "line 99\n";

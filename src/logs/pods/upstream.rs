@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::pace::{LEAVES, Pace};
 use super::past::entry;
+use super::reading::{End, Reading, first_without};
 use super::request::{Failure, Following, From, Run, open};
 use super::seen::Seen;
 use super::stamped::{Said, Stamped};
@@ -28,12 +29,6 @@ use crate::logs::{AT_ONCE, Event, Log};
 /// What passes before a failed answer is asked anew, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
-/// How long an answer may take to begin, at least: one that is given up too soon on a busy machine never comes.
-const OPENING: Duration = Duration::from_secs(5);
-
-/// How long an answer may say nothing after its container has ended.
-const LEAVING: Duration = Duration::from_secs(6);
-
 /// How long after a clean end it is waited for the pod to say that its container has ended.
 const ENDING: Duration = Duration::from_secs(3);
 
@@ -42,76 +37,6 @@ const TROUBLE: Duration = Duration::from_secs(10);
 
 /// The API server did not say how a container stands.
 struct Unknown;
-
-/// How an answer that follows came to its end.
-enum End {
-    /// The container has ended, or is about to be read otherwise.
-    Over,
-    /// Without a reason.
-    Clean,
-    /// It was a later run's.
-    Replaced,
-    /// Nothing came for long.
-    Silent,
-    /// It broke off.
-    Broken(Failure),
-}
-
-/// One answer that follows, as far as it was read.
-struct Reading {
-    stamped: Stamped,
-    seen: Seen,
-    said: Vec<Said>,
-    /// How long it may say nothing new.
-    until: Instant,
-    /// Whether anything came.
-    began: bool,
-    /// Whether the container has ended.
-    leaving: bool,
-    /// Whether it has not shown yet whose it is.
-    doubtful: bool,
-    /// Whether it came to a clean end.
-    whole: bool,
-}
-
-impl Reading {
-    fn new(at: ContainerAt, patience: Duration, doubtful: bool) -> Self {
-        let until = Instant::now() + patience.max(OPENING);
-        Self {
-            stamped: Stamped::default(),
-            seen: Seen::from(at),
-            said: Vec::new(),
-            until,
-            began: false,
-            leaving: false,
-            doubtful,
-            whole: false,
-        }
-    }
-
-    fn leave(&mut self) {
-        (self.leaving, self.until) = (true, Instant::now() + LEAVING);
-    }
-
-    /// Whether what came may be a later run's.
-    fn may_be_other(&self) -> bool {
-        let is_line = |said: &Said| matches!(said, Said::Line { .. });
-        let knows_none = self.seen.is_at_start() && self.said.iter().any(is_line);
-        self.doubtful && (knows_none || first_without(&self.seen, &self.said).is_some())
-    }
-
-    /// How a clean end is meant: what is left is the start of a line, or the kubelet's last word.
-    fn end(&mut self) -> End {
-        self.stamped.let_go(&mut self.said);
-        self.whole = true;
-        match self.said.last() {
-            _ if self.may_be_other() => End::Replaced,
-            _ if self.leaving => End::Over,
-            Some(Said::Kubelet(words)) => End::Broken(Failure::Busy(words.clone(), None)),
-            _ => End::Clean,
-        }
-    }
-}
 
 /// See the module's documentation.
 pub(super) struct Upstream {
@@ -501,22 +426,6 @@ impl Upstream {
 
 fn restarted() -> Failure {
     Failure::Busy("it was restarted meanwhile".into(), None)
-}
-
-/// The time of the first new line, where the line that was told last is not before it.
-fn first_without(seen: &Seen, said: &[Said]) -> Option<u64> {
-    let mut seen = seen.clone();
-    for said in said {
-        if !seen.lacks() {
-            return None;
-        }
-        if let Said::Line { time, .. } = said
-            && seen.take(*time).is_some()
-        {
-            return Some(*time);
-        }
-    }
-    None
 }
 
 /// Where to ask a log from that was read so far.

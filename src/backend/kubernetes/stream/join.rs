@@ -204,21 +204,25 @@ impl Container {
         let mut held = Held { output, frames: VecDeque::new(), bytes: 0, open: true };
         let mut log = self.log_beside(&mut held).await;
         let first = past(&log, known).bytes.len();
-        let (mut tries, until, mut grew) = (READS, Instant::now() + READING, true);
+        let (mut tries, until, mut grew, mut had) = (READS, Instant::now() + READING, true, 0);
         loop {
             let (live, mut past) = (held.live(), past(&log, known));
             let same = overlap(&past.bytes, &live);
-            // What has no end is not in a log, and a few bytes may be another line's.
-            let is_settled = !grew && (same > 0 || !live.contains(&b'\n'));
             let is_over = !held.open && live.is_empty();
             let gives_up = tries == 0 || Instant::now() > until;
-            if log.is_err() || same >= SURE || is_settled || is_over {
+            // The streams may still be behind. What came before the log was asked for is in it.
+            let inside = if !grew || gives_up { only_start_of(&live[..had], &past.bytes) } else { None };
+            // What has no end is not in a log, and a few bytes may be another line's.
+            let is_settled = !grew && (same > 0 || !live.contains(&b'\n'));
+            if log.is_err() || same >= SURE || is_over {
                 past.bytes.truncate(past.bytes.len() - same);
+            } else if inside.is_some() || is_settled {
+                past.bytes.truncate(inside.unwrap_or(past.bytes.len() - same));
             } else if gives_up {
-                // The streams are still behind; or the log has two streams in another order, of which little comes twice.
-                past.bytes.truncate(only_start_of(&live, &past.bytes).unwrap_or(first));
+                // It may have two streams in another order: then little comes twice.
+                past.bytes.truncate(first);
             } else {
-                tries -= 1;
+                (tries, had) = (tries - 1, live.len());
                 let next = self.log_beside(&mut held).await;
                 // One that is gone since, or rotated, is not better than the one before.
                 grew = log.as_ref().is_ok_and(|log| next.as_ref().is_ok_and(|next| next.len() > log.len()));
