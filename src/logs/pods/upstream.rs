@@ -184,21 +184,23 @@ impl Upstream {
             _ => {}
         }
         let (mut stamped, mut seen) = (Stamped::default(), Seen::from(self.at));
-        let mut said = Vec::new();
+        let (mut said, mut is_own) = (Vec::new(), false);
         while let Some(data) = answer.next().await? {
             stamped.feed(&data, &mut said);
-            if let Some(time) = first_without(&seen, &said) {
+            if let Some(time) = first_without(&seen, &said).filter(|_| !is_own) {
                 self.check(run, Some(time))?;
+                is_own = true;
             }
             if let Some(words) = self.publish(&mut seen, &mut said).await {
                 return Err(Failure::Gone(words));
             }
         }
         stamped.let_go(&mut said);
-        if let Some(time) = first_without(&seen, &said) {
-            self.check(run, Some(time))?;
-        } else if said.is_empty() && seen.lacks() {
-            self.check(run, None)?;
+        if !is_own && seen.lacks() {
+            match first_without(&seen, &said) {
+                None if !said.is_empty() => {}
+                first => self.check(run, first)?,
+            }
         }
         self.publish(&mut seen, &mut said).await.map_or(Ok(()), |words| Err(Failure::Gone(words)))
     }

@@ -31,8 +31,10 @@ const LINGER: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mi
 /// How long what was printed while its log was read may take to come over the streams as well.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// How often, and for how long, the log is read again until it is known where the streams begin in it.
+/// How often the log is read again until it is known where the streams begin in it.
 const READS: usize = 5;
+
+/// For how long it is read again.
 const READING: Duration = Duration::from_secs(5);
 
 /// Bytes that may come over the streams while the log is read; then they wait in the connection.
