@@ -9,27 +9,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, until};
 use crate::helm::Helm;
 use crate::image;
 use crate::support::cluster::{BASH, import};
 
-/// How long anything may take.
-const DEADLINE: Duration = Duration::from_secs(120);
-
 const TOKEN: &str = "token-of-a-tester-0123456789";
-
-/// Waits until `fact` gives something.
-fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(value) = fact() {
-            return value;
-        }
-        assert!(since.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
 
 /// A hub that is installed in the cluster, with an app, `demo`, whose runs it starts.
 struct Installed {
@@ -109,9 +94,9 @@ impl Installed {
         self.helm.ask("uninstall", request).expect("uninstalls");
         until("the hub's pod is gone", || self.pods().is_empty().then_some(()));
         let labels = format!("app.kubernetes.io/instance={}", self.cluster.release);
-        assert_eq!(self.cluster.with_labels(&labels), [""; 0]);
+        self.cluster.keeps(&labels, &[]);
         // Helm's own record of the release went too.
-        assert_eq!(self.cluster.with_labels(&format!("owner=helm,name={}", self.cluster.release)), [""; 0]);
+        self.cluster.keeps(&format!("owner=helm,name={}", self.cluster.release), &[]);
         self.volume.remove(&self.cluster);
     }
 }
