@@ -19,8 +19,12 @@ use support::proxy::{Proxy, Target};
 use support::server::{Came, Hello, Server, Viewer, signal, until};
 use tokio::task::JoinHandle;
 
-/// How long a record may be on its way to a viewer while the database fails, which it does for longer.
-const NOTICED: Duration = Duration::from_secs(1);
+/// How long a record may be on its way to a viewer while the database fails. One that waited for the database would be
+/// longer: for an answer's parts, two seconds each, or for as long as it is away.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// Within how long who joins has the session, where the machine does not stall.
+const JOINS: Duration = Duration::from_secs(1);
 
 /// How long a database fails.
 const AWAY: Duration = Duration::from_secs(10);
@@ -96,14 +100,22 @@ async fn hub_on(database: &Database, settings: &str) -> Server {
 
 /// A database that is away does not keep those from a live session who need nothing of it.
 async fn joins_at_once(server: &Server, id: &str) {
-    let since = Instant::now();
-    let mut viewer = server.attach(id, Hello { from: None, ..Hello::drive(1) }).await;
-    while viewer.output.is_empty() {
-        assert!(matches!(viewer.come().await, Came::Records(_) | Came::Message(_)));
+    let mut took = Vec::new();
+    // One that needed the database would never be in time.
+    while took.len() < 3 {
+        let since = Instant::now();
+        let mut viewer = server.attach(id, Hello { from: None, ..Hello::drive(1) }).await;
+        while viewer.output.is_empty() {
+            assert!(matches!(viewer.come().await, Came::Records(_) | Came::Message(_)));
+        }
+        let (status, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
+        assert_eq!((status, &session["state"]), (200, &json!("running")));
+        took.push(since.elapsed());
+        if since.elapsed() < JOINS {
+            return;
+        }
     }
-    let (status, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
-    assert_eq!((status, &session["state"]), (200, &json!("running")));
-    assert!(since.elapsed() < NOTICED, "a join took {:?}", since.elapsed());
+    panic!("joins took {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,9 +158,7 @@ async fn a_postgresql_that_crashes_and_a_hub_that_is_killed_meanwhile_cost_nothi
     let mut viewer = server.attach(&id, Hello::watch()).await;
     viewer.shows("\n5000\n").await;
     database.stop();
-    while viewer.output.len() < 1_500_000 {
-        viewer.come().await;
-    }
+    viewer.gets(1_400_000).await;
     server.kill();
     database.start().await;
     server.again().await;
@@ -164,10 +174,7 @@ async fn an_agent_that_is_killed_while_the_database_is_away_leaves_an_end_and_on
     let committed = async || database.number("SELECT CAST(SUM(journal_to) AS BIGINT) FROM sessions").await;
     until("something is stored", async || (committed().await > 0).then_some(())).await;
     database.stop();
-    let before = viewer.output.len();
-    while viewer.output.len() < before + 6_000_000 {
-        viewer.come().await;
-    }
+    viewer.gets(6_000_000).await;
     signal(server.agent(&id).unwrap(), "KILL");
     assert_eq!(viewer.rest().await, 1000);
     database.start().await;
@@ -258,9 +265,7 @@ async fn a_full_disk_under_sqlite_and_the_spool_loses_nothing_that_fits() {
     let mut server = Server::start_at(home, "", &[]).await;
     let id = server.run_detached(&noise(300)).await;
     let mut viewer = server.attach(&id, Hello::watch()).await;
-    while viewer.output.len() < 100_000 {
-        viewer.come().await;
-    }
+    viewer.gets(100_000).await;
     let watcher = watching(viewer);
     disk.fill();
     until("the database is full", async || server.log().contains("no space left for the database").then_some(())).await;

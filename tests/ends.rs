@@ -95,8 +95,13 @@ async fn a_stop_ends_all_that_the_command_started() {
 #[tokio::test]
 async fn what_a_command_leaves_behind_ends_with_it_and_its_output_is_kept() {
     let mut server = Server::start("").await;
-    let script = "(trap 'echo bye; exit' HUP TERM; echo waiting; while :; do sleep 0.05; done) & sleep 0.3; exit 5";
-    let id = server.run_detached(script).await;
+    let waits = server.home().join("waits");
+    let waits = waits.display();
+    let script = format!(
+        "(trap 'echo bye; exit' HUP TERM; echo waiting; : > {waits}; while :; do sleep 0.05; done) & \
+         until [ -e {waits} ]; do sleep 0.05; done; exit 5"
+    );
+    let id = server.run_detached(&script).await;
     let session = server.ended(&id).await;
     assert_eq!(end(&session), ("exited".into(), 5), "the command's own status");
     // Before or behind it, its shell may tell that its sleep was hung up.
@@ -112,8 +117,8 @@ async fn a_client_that_vanished_gets_its_grace_and_then_the_command_ends() {
     let id = started["id"].as_str().expect("an id").to_owned();
     let driver = server.attach(&id, Hello::drive(1)).await;
     let mut watcher = server.attach(&id, Hello::watch()).await;
-    drop(driver);
     let since = Instant::now();
+    drop(driver);
     assert_eq!(watcher.rest().await, 1000);
     assert!(since.elapsed() >= Duration::from_millis(600), "not before its grace");
     let session = server.ended(&id).await;
@@ -152,7 +157,7 @@ async fn a_grace_does_not_follow_a_clock_that_jumps() {
 
 #[tokio::test]
 async fn who_comes_back_in_time_or_left_on_purpose_finds_the_command_running() {
-    let mut server = Server::start("grace = \"700ms\"\n").await;
+    let mut server = Server::start("grace = \"5s\"\n").await;
     let mut ids = Vec::new();
     for (keep, detach, back) in [(true, false, false), (false, true, false), (false, false, true)] {
         let started = server.run(&["sleep", "600"], json!({"tty": true, "stdin": true, "keep": keep})).await;
@@ -173,7 +178,7 @@ async fn who_comes_back_in_time_or_left_on_purpose_finds_the_command_running() {
     server.again().await;
     let _held = server.attach(&ids[2].0, Hello::drive(2)).await;
     // Longer than the grace: what is to be shown is that nothing happens.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
     for (id, _) in &ids {
         let (_, session) = server.ask("GET", &format!("/v1/sessions/{id}"), None).await;
         assert_eq!(session["state"], "running", "{session}");

@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use foghorn::protocol::{ClientMessage, HubMessage, Mode, Role};
 use foghorn::record::{Cause, Payload, Size};
 use serde_json::json;
@@ -44,30 +46,59 @@ async fn every_viewer_gets_every_byte_however_late_it_joins() {
     assert!(since.elapsed() < foghorn::protocol::PING / 2, "{:?}", since.elapsed());
 }
 
+/// A command that prints steadily, for as long as a test needs, and then how much it was.
+struct Steps {
+    script: String,
+    over: PathBuf,
+}
+
+impl Steps {
+    fn until_told(server: &Server) -> Self {
+        let over = server.home().join("over");
+        let script = format!(
+            "i=0; while [ ! -e {} ]; do seq 1 500; i=$((i+1)); sleep 0.005; done; echo $i steps; exit 3",
+            over.display()
+        );
+        Self { script, over }
+    }
+
+    fn end(&self) {
+        std::fs::write(&self.over, "").expect("writes");
+    }
+
+    /// Holds that this is what it printed.
+    fn are_all(&self, output: &[u8]) {
+        let text = String::from_utf8_lossy(output);
+        let steps: usize = text
+            .strip_suffix(" steps\n")
+            .and_then(|text| text.rsplit('\n').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{} bytes without their end", output.len()));
+        let expected = [seq(500).repeat(steps), format!("{steps} steps\n").into_bytes()].concat();
+        assert!(output == expected, "{} bytes of {}", output.len(), expected.len());
+    }
+}
+
 #[tokio::test]
 async fn a_hub_that_is_killed_costs_no_line_of_any_viewer_or_of_the_journal() {
     let mut server = Server::start("").await;
-    // Slow enough for a few kills to fall into it.
-    let id = server.run_detached("for i in $(seq 1 400); do seq 1 500; sleep 0.005; done").await;
-    let expected = seq(500).repeat(400);
+    let steps = Steps::until_told(&server);
+    let id = server.run_detached(&steps.script).await;
     let mut output = Vec::new();
     for _ in 0..4 {
         let mut viewer = server.attach(&id, Hello { from: Some(output.len() as u64), ..Hello::watch() }).await;
-        let enough = output.len() + 100_000;
-        while output.len() + viewer.output.len() < enough {
-            assert!(matches!(viewer.come().await, Came::Records(_) | Came::Message(_)));
-        }
+        viewer.gets(100_000).await;
         server.kill();
         while !matches!(viewer.come().await, Came::Lost) {}
         output.append(&mut viewer.output);
         server.again().await;
     }
     let mut viewer = server.attach(&id, Hello { from: Some(output.len() as u64), ..Hello::watch() }).await;
+    steps.end();
     assert_eq!(viewer.rest().await, 1000);
     output.append(&mut viewer.output);
-    assert!(output == expected, "the viewer's lines");
+    steps.are_all(&output);
     server.ended(&id).await;
-    assert!(server.output(&id, false).await == expected, "the journal's lines");
+    assert!(server.output(&id, false).await == output, "the journal's lines");
 }
 
 #[tokio::test]
@@ -193,9 +224,7 @@ async fn an_attached_command_is_paced_by_its_client_and_by_nobody_else() {
     let mut watcher = server.attach(&id, Hello::watch()).await;
     let mut client = server.attach(&id, Hello { paces: true, ..Hello::drive(1) }).await;
     // The client reads but does not say that it has used anything: half a ring and what was read at once is all.
-    while client.output.len() < 512 << 10 {
-        client.come().await;
-    }
+    client.gets(512 << 10).await;
     let (_, info) = server.ask("GET", &format!("/v1/sessions/{id}?wait=1"), None).await;
     assert_eq!(info["state"], "running", "it waits for its client");
     while client.exit.is_none() {
@@ -255,7 +284,7 @@ async fn a_journal_above_its_limit_loses_its_oldest_part_and_says_so() {
 
 #[tokio::test]
 async fn the_embedded_hub_ends_by_itself_when_there_is_nothing_to_do() {
-    let mut server = Server::start("embedded_idle = \"500ms\"\n").await;
+    let mut server = Server::start("embedded_idle = \"5s\"\n").await;
     let id = server.run_detached("sleep 1; echo done").await;
     let mut viewer = server.attach(&id, Hello::watch()).await;
     assert_eq!(viewer.rest().await, 1000, "not while a session lives");
@@ -293,26 +322,22 @@ async fn an_agent_lets_go_of_a_hub_that_a_later_one_replaced() {
 async fn on_postgresql_a_database_that_goes_away_costs_nobody_anything() {
     let Some(database) = support::postgres::Database::alone().await else { return };
     let mut server = Server::start_with("", &[("FOGHORN_DATABASE_URL", &database.url())]).await;
-    let id = server.run_detached("for i in $(seq 1 300); do seq 1 500; sleep 0.01; done; exit 3").await;
+    let steps = Steps::until_told(&server);
+    let id = server.run_detached(&steps.script).await;
     let mut viewer = server.attach(&id, Hello::watch()).await;
-    while viewer.output.len() < 100_000 {
-        viewer.come().await;
-    }
+    viewer.gets(100_000).await;
     database.stop();
-    let before = viewer.output.len();
-    while viewer.output.len() < before + 200_000 {
-        viewer.come().await;
-    }
+    viewer.gets(200_000).await;
     let (status, problem) = server.ask("GET", "/readyz", None).await;
     assert_eq!((status, &problem["code"]), (503, &json!("store_unavailable")));
     database.start().await;
+    steps.end();
     assert_eq!(viewer.rest().await, 1000);
-    let expected = seq(500).repeat(300);
-    assert!(viewer.output == expected, "live");
+    steps.are_all(&viewer.output);
     server.stored(&id).await;
     server.kill();
     server.again().await;
-    assert!(server.output(&id, true).await == expected, "and from the journal, by the next hub");
+    assert!(server.output(&id, true).await == viewer.output, "and from the journal, by the next hub");
     assert_eq!(server.ended(&id).await["exit_status"], 3);
 }
 

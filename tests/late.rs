@@ -104,11 +104,14 @@ async fn hold(command: &[&str], before: &[&str], after: &[&str]) {
             first.viewer = server.attach(&id, hello).await;
         }
         kill = true;
-        let at = first.steps.len();
-        let offset = first.viewer.next;
         let mut late = Follower::new(server.attach(&id, Hello { mode: Mode::Screen, ..Hello::watch() }).await);
-        late.reach(offset).await;
-        let joined = late.steps.len();
+        // What the program printed only now is in both.
+        late.reach(first.viewer.next).await;
+        while late.viewer.next != first.viewer.next {
+            first.reach(late.viewer.next).await;
+            late.reach(first.viewer.next).await;
+        }
+        let (at, joined) = (first.steps.len(), late.steps.len());
         press(&mut first, &mut typed, keys).await;
         late.reach(first.viewer.next).await;
         let (a, rest) = first.steps.split_at(at);

@@ -12,7 +12,7 @@ mod bed;
 mod support;
 
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bed::{Seen, Writer, all, append, bed, counting, get, pid, start};
 use serde_json::{Value, json};
@@ -260,9 +260,8 @@ async fn a_follower_that_stalls_holds_up_nobody_and_is_told_what_it_missed() {
 
     // Nor does one who never reads hold up the hub's end.
     let _never_reads = get(&server, "follow=true&since=1h");
-    let since = Instant::now();
     server.terminate().await;
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert!(!server.log().contains("did not stop in time"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

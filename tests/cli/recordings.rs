@@ -14,13 +14,18 @@ fn a_replay_takes_as_long_as_it_took() {
     let home = Home::new();
     assert_eq!(home.run(&["run", "--", "sh", "-c", "echo one; sleep 2; echo two >&2; sleep 1; echo three"]).status, 0);
     for (speed, least, most) in [("1", 2900, 6000), ("3", 900, 2500)] {
-        let since = Instant::now();
-        let replay = home.run(&["replay", "run.1", "--speed", speed]);
-        let took = since.elapsed();
-        assert_eq!(replay.status, 0, "{replay:?}");
-        let text = replay.text() + &replay.stderr;
-        assert!(["one", "two", "three"].iter().all(|word| text.contains(word)), "{text}");
-        assert!(took >= Duration::from_millis(least) && took < Duration::from_millis(most), "{speed}: {took:?}");
+        let mut times = Vec::new();
+        // It is never faster; a machine that stalls makes one slower, not each.
+        while times.last().is_none_or(|took| *took >= Duration::from_millis(most)) {
+            assert!(times.len() < 5, "{speed}: {times:?}");
+            let since = Instant::now();
+            let replay = home.run(&["replay", "run.1", "--speed", speed]);
+            times.push(since.elapsed());
+            assert_eq!(replay.status, 0, "{replay:?}");
+            let text = replay.text() + &replay.stderr;
+            assert!(["one", "two", "three"].iter().all(|word| text.contains(word)), "{text}");
+            assert!(since.elapsed() >= Duration::from_millis(least), "{speed}: {times:?}");
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Terminal {
             let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen[from..].windows(bytes.len()).position(|window| window == bytes)
         };
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(80);
         let found = eventually(&format!("{text:?} on the screen"), || {
             if std::time::Instant::now() > deadline {
                 panic!("{text:?} was not shown behind {from}; shown: {:?}", self.shown());

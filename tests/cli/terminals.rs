@@ -25,7 +25,8 @@ fn a_shell_is_as_one_knows_it() {
     shell.sees("st=130");
     shell.press("echo $TERM\r");
     shell.sees("xterm-256color");
-    shell.press("echo sl''ow; sleep 600\r");
+    // What says so is in the foreground then.
+    shell.press("sh -c 'echo sl\"\"ow; exec sleep 600'\r");
     shell.sees("slow");
     shell.press("\x1a");
     shell.sees("Stopped");
@@ -92,7 +93,7 @@ fn all_see_the_same_and_one_types() {
 
 #[test]
 fn the_terminal_is_restored_when_the_client_is_told_to_end() {
-    let home = Home::with_settings("[limits]\ngrace = \"200ms\"\nhup_wait = \"200ms\"\nterm_wait = \"200ms\"\n");
+    let home = Home::with_settings("[limits]\ngrace = \"3s\"\nhup_wait = \"200ms\"\nterm_wait = \"200ms\"\n");
     let mut shell = Terminal::start(&home, &SHELL, (100, 30));
     shell.sees("$ ");
     shell.press("printf '\\033[?1049h\\033[?25lfull'; (trap '' HUP TERM; setsid sleep 600) & read x\r");
@@ -109,7 +110,7 @@ fn the_terminal_is_restored_when_the_client_is_told_to_end() {
 
 #[test]
 fn a_kept_session_outlives_its_client() {
-    let home = Home::with_settings("[limits]\ngrace = \"100ms\"\nhup_wait = \"200ms\"\nterm_wait = \"200ms\"\n");
+    let home = Home::with_settings("[limits]\ngrace = \"3s\"\nhup_wait = \"200ms\"\nterm_wait = \"200ms\"\n");
     let mut kept = Terminal::start(&home, &["run", "--keep", "bash", "--norc", "--noprofile"], (100, 30));
     kept.sees("$ ");
     signal(kept.child.id(), Signal::KILL);
@@ -166,7 +167,7 @@ fn the_terminal_is_restored_when_the_hub_is_lost_for_good() {
 #[test]
 fn who_is_idle_is_warned_and_a_key_goes_on() {
     let home = Home::new();
-    let mut shell = Terminal::start(&home, &["run", "--idle", "3s", "--", "cat"], (100, 30));
+    let mut shell = Terminal::start(&home, &["run", "--idle", "12s", "--", "cat"], (100, 30));
     shell.sees("up, run.1");
     shell.sees("foghorn: run.1 is idle and ends in ");
     shell.sees("press a key to go on");

@@ -23,8 +23,11 @@ async fn run(hub: &mut Server, script: &str) -> String {
 async fn attach_gives_all_output_and_the_status_of_one_that_ends_at_once() {
     let Some((cluster, mut hub)) = demo().await else { return };
     for status in [0, 7] {
-        let id = run(&mut hub, &format!("echo $GREETING; sleep 0.3; echo e >&2; sleep 0.3; printf end; exit {status}"))
-            .await;
+        // The log has two streams in another order than they were written where they are; and a runtime may leave out of it
+        // what is printed right before the end.
+        let id =
+            run(&mut hub, &format!("echo $GREETING; sleep 1; echo e >&2; sleep 1; printf end; sleep 1; exit {status}"))
+                .await;
         let mut viewer = hub.attach(&id, Hello::watch()).await;
         viewer.rest().await;
         assert_eq!(String::from_utf8_lossy(&viewer.output), "hello\ne\nend");
@@ -52,7 +55,7 @@ async fn attach_gives_each_line_of_much_output_once() {
 #[tokio::test]
 async fn attach_goes_on_behind_a_hub_that_was_killed() {
     let Some((_cluster, mut hub)) = demo().await else { return };
-    let id = run(&mut hub, "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; sleep 0.005; done").await;
+    let id = run(&mut hub, "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; sleep 0.005; done; sleep 1").await;
     for line in ["line 100\n", "line 900\n"] {
         let mut viewer = hub.attach(&id, Hello::watch()).await;
         viewer.shows(line).await;
@@ -75,10 +78,11 @@ async fn attach_gives_a_terminal() {
     let started = hub.run(&["bash"], wish).await;
     let id = started["id"].as_str().expect("an id").to_owned();
     let mut driver = hub.attach(&id, Hello::drive(1)).await;
-    driver.type_at(0, "stty size; echo a$((40+2))z\r").await;
-    driver.shows("17 91").await;
+    // The size and what is typed go different ways.
+    let sized = "until [ \"$(stty size)\" = '17 91' ]; do :; done; echo a$((40+2))z\r";
+    driver.type_at(0, sized).await;
     driver.shows("a42z").await;
-    let at = "stty size; echo a$((40+2))z\r".len() as u64;
+    let at = sized.len() as u64;
     // What it prints, and not its echo, says that it has the terminal.
     let sleep = "sh -c 'echo ready$((1+1)); exec sleep 1000'\r";
     driver.type_at(at, sleep).await;
@@ -91,7 +95,7 @@ async fn attach_gives_a_terminal() {
 #[tokio::test]
 async fn attach_brings_input_and_its_end() {
     let Some((_cluster, hub)) = demo().await else { return };
-    let mut program = Program::start(&hub, &hub.url(), &["run", "-a", "demo", "--", "wc", "-l"]);
+    let mut program = Program::start(&hub, &hub.url(), &["run", "-a", "demo", "--", "sh", "-c", "wc -l; sleep 1"]);
     program.types("a\nb\n");
     let (status, out, said) = program.ends().await;
     assert_eq!((status, String::from_utf8_lossy(&out).trim()), (Some(0), "2"), "{said}");
@@ -100,7 +104,7 @@ async fn attach_brings_input_and_its_end() {
 #[tokio::test]
 async fn attach_ends_when_it_is_stopped_and_where_its_command_is_not_there() {
     let Some((cluster, mut hub)) = demo().await else { return };
-    let id = run(&mut hub, "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done").await;
+    let id = run(&mut hub, "trap 'echo bye; sleep 1; exit 0' TERM; echo up; while :; do sleep 0.1; done").await;
     let mut viewer = hub.attach(&id, Hello::watch()).await;
     viewer.shows("up\n").await;
     assert_eq!(hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await.0, 202);

@@ -137,7 +137,7 @@ async fn handover_of_a_terminal_that_is_not_there_yet() {
 
 #[tokio::test]
 async fn handover_is_for_controllers_and_of_pods_of_apps() {
-    let Some((cluster, hub, _dir)) = hub("pod_wait = \"8s\"\n").await else { return };
+    let Some((cluster, hub, _dir)) = hub("pod_wait = \"20s\"\n").await else { return };
     pod(&cluster, "of-none", "", "sleep 1000", false);
     pod(&cluster, "of-blog", "blog", "echo up; sleep 1000", false);
     let wish = |pod: &str, with: Value| body(&cluster, Uuid::new_v4(), pod, with);

@@ -108,7 +108,7 @@ async fn card(hub: &Server, id: &str) -> Vec<Value> {
 async fn costs_nobody_a_run(cluster: &Cluster, settings: &str, printed: &str) {
     cluster.deploy("demo");
     let (mut hub, yesterday) = with_yesterday(settings).await;
-    let script = format!("printf '{printed}'; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; exit 5");
+    let script = format!("printf '{printed}'; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo after; sleep 1; exit 5");
     let id = runs(&mut hub, &["sh", "-c", &script]).await;
     let before = card(&hub, &id).await;
     let pod = cluster.runs().remove(0)["metadata"]["name"].as_str().expect("a name").to_owned();

@@ -80,7 +80,7 @@ async fn a_command_that_outlives_a_process_that_used_too_much_memory_has_its_own
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("demo");
     for mut hub in hubs(&cluster).await {
-        let script = "tail /dev/zero; echo it ended with $?; exit 4";
+        let script = "tail /dev/zero; echo it ended with $?; sleep 1; exit 4";
         let (ended, output) = in_little(&mut hub, &["sh", "-c", script]).await;
         if output.is_empty() {
             is(&cluster, &ended, 125, &["used too much memory"]).await;

@@ -26,12 +26,17 @@ async fn a_run_has_the_apps_environment_streams_apart_and_its_status() {
     cluster.deploy("demo");
     let home = home(&cluster);
     let script = "echo $GREETING; echo e >&2; exit 7";
-    let ended = home.run(&["run", "-a", "demo", "--", "sh", "-c", script]);
-    assert_eq!((ended.status, ended.text().as_str()), (7, "hello\n"), "{}", ended.stderr);
-    assert_eq!(ended.command_stderr(), ["e"]);
-    let since = Instant::now();
-    until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
-    assert!(since.elapsed() < GONE, "{:?}", since.elapsed());
+    let mut gone = Vec::new();
+    // A hub that lets pods lie is never in time; a kubelet that is busy with others is, the next time or the one after.
+    while gone.last().is_none_or(|after| *after >= GONE) {
+        assert!(gone.len() < 3, "pods are gone after {gone:?}");
+        let ended = home.run(&["run", "-a", "demo", "--", "sh", "-c", script]);
+        assert_eq!((ended.status, ended.text().as_str()), (7, "hello\n"), "{}", ended.stderr);
+        assert_eq!(ended.command_stderr(), ["e"]);
+        let since = Instant::now();
+        until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
+        gone.push(since.elapsed());
+    }
 
     let counted = home.run_with(&["run", "-a", "demo", "--", "wc", "-l"], b"a\nb\n");
     assert_eq!((counted.status, counted.text().trim()), (0, "2"), "{}", counted.stderr);
@@ -134,17 +139,14 @@ async fn a_hub_that_is_killed_costs_no_line() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("demo");
     let mut hub = cluster.hub().await;
-    let script = "for i in $(seq 0 199); do seq $((i*1000+1)) $(((i+1)*1000)); sleep 0.02; done";
+    let script = "for i in $(seq 0 399); do seq $((i*1000+1)) $(((i+1)*1000)); sleep 0.03; done";
     let started = hub.run(&["sh", "-c", script], json!({ "app": "demo", "detached": true })).await;
     let id = started["id"].as_str().expect("an id").to_owned();
-    let expected: Vec<u8> = (1..=200_000).flat_map(|line| format!("{line}\n").into_bytes()).collect();
+    let expected: Vec<u8> = (1..=400_000).flat_map(|line| format!("{line}\n").into_bytes()).collect();
     let mut output = Vec::new();
     for _ in 0..2 {
         let mut viewer = hub.attach(&id, Hello { from: Some(output.len() as u64), ..Hello::watch() }).await;
-        let enough = output.len() + 200_000;
-        while output.len() + viewer.output.len() < enough {
-            viewer.come().await;
-        }
+        viewer.gets(200_000).await;
         hub.kill();
         viewer.rest().await;
         output.extend_from_slice(&viewer.output);

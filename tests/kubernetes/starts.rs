@@ -92,10 +92,6 @@ async fn a_start_that_cannot_be_says_why_within_seconds() {
 async fn a_quota_a_missing_namespace_and_a_reserved_one_are_told_of() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("demo");
-    cluster.apply(&json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none-more" },
-        "spec": { "hard": { "pods": "1" } },
-    }));
     let apps = "[apps.away]\nnamespace = \"fh-not-there\"\n[apps.system]\nnamespace = \"kube-system\"\n";
     let settings = format!("{}{apps}", cluster.settings_with_agent());
     let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
@@ -103,6 +99,13 @@ async fn a_quota_a_missing_namespace_and_a_reserved_one_are_told_of() {
         cluster.kubectl(&["get", "pods", "-o", "name"]).contains("demo-web").then_some(())
     })
     .await;
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "none-more" },
+        "spec": { "hard": { "pods": "1" } },
+    }));
+    // It holds once the cluster has counted.
+    let counted = ["get", "resourcequota", "none-more", "-o", "jsonpath={.status.used.pods}"];
+    until("the cluster counts", async || (cluster.kubectl(&counted) == "1").then_some(())).await;
     let ended = run(&mut hub, "demo", &["true"]).await;
     is(&cluster, &ended, 125, &["exceeded quota", "none-more"]).await;
     let ended = run(&mut hub, "away", &["true"]).await;
@@ -118,8 +121,8 @@ async fn a_quota_a_missing_namespace_and_a_reserved_one_are_told_of() {
 #[tokio::test]
 async fn a_run_that_is_stopped_while_it_starts_leaves_nothing() {
     let Some(cluster) = Cluster::start().await else { return };
-    // No node has the label: it would wait for ever.
-    cluster.deploy_with("slow", json!({ "nodeSelector": { "there-is": "none" } }), json!({}));
+    // Nobody looks for a node for it: it would wait for ever.
+    cluster.deploy_with("slow", json!({ "schedulerName": "nobody" }), json!({}));
     let mut hub = cluster.hub().await;
     let source = json!({ "kind": "run", "app": "slow", "command": ["true"], "detached": true, "idempotency_key": "k" });
     let body = json!({ "source": source });
@@ -133,6 +136,12 @@ async fn a_run_that_is_stopped_while_it_starts_leaves_nothing() {
     let ended = hub.ended(started["id"].as_str().expect("an id")).await;
     is(&cluster, &ended, 143, &["stopped by tester"]).await;
     hub.terminate().await;
+}
+
+/// Waits until the cluster refuses a run's pod with these words: it hears of a rule some time after it was made.
+async fn refuses(cluster: &Cluster, words: &str) {
+    let probe = ["run", "probe", "--image=none", "--labels=foghorn.dev/session=probe", "--dry-run=server"];
+    until("the cluster has the rule", async || cluster.try_kubectl(&probe).err()?.contains(words).then_some(())).await;
 }
 
 /// The end says this, within seconds, and nothing is left.
@@ -153,14 +162,18 @@ async fn an_admission_that_refuses_is_told_of_in_its_own_words() {
         "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "small" },
         "spec": { "limits": [{ "type": "Container", "max": { "cpu": "10m" } }] },
     }));
+    refuses(&cluster, "maximum cpu usage per Container is 10m").await;
     is_soon(&cluster, &mut hub, "demo", &["forbidden", "maximum cpu usage per Container is 10m"]).await;
     cluster.kubectl(&["delete", "limitrange", "small"]);
     // Its connections come to be, and nobody reads from them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     for port in [1, silent.local_addr().expect("an address").port()] {
         let _webhook = Webhook::at(&cluster, port);
+        refuses(&cluster, "nobody.foghorn.dev").await;
         is_soon(&cluster, &mut hub, "demo", &["failed calling webhook", "nobody.foghorn.dev"]).await;
     }
+    let probe = ["run", "probe", "--image=none", "--labels=foghorn.dev/session=probe", "--dry-run=server"];
+    until("the rules are gone", async || cluster.try_kubectl(&probe).ok()).await;
     is(&cluster, &run(&mut hub, "demo", &["true"]).await, 0, &[]).await;
 }
 

@@ -162,7 +162,7 @@ async fn an_authorizer_that_is_away_lets_nobody_new_in_and_takes_nobodys_right()
         let since = Instant::now();
         let (status, problem) = server.ask_as(&fresh, "GET", &path, None).await;
         assert_eq!((status, &problem["code"]), (503, &json!("authorizer_unavailable")), "{mood:?}");
-        assert!(since.elapsed() < Duration::from_secs(5), "{mood:?}");
+        assert!(since.elapsed() < Duration::from_secs(20), "{mood:?}");
         let (_, metrics) = server.bytes_as(&server.token(), "GET", "/metrics", None).await;
         let zero = b"foghorn_reviews_total{outcome=\"away\"} 0";
         assert!(!metrics.windows(zero.len()).any(|part| part == zero), "{mood:?}");

@@ -399,6 +399,16 @@ impl Viewer {
         let _ = self.socket.send(Message::binary(data)).await;
     }
 
+    /// Reads until so many more bytes of output are here, which the stream has to have.
+    pub(crate) async fn gets(&mut self, more: usize) {
+        let enough = self.output.len() + more;
+        while self.output.len() < enough {
+            let came = self.come().await;
+            let goes_on = matches!(came, Came::Records(_) | Came::Message(_));
+            assert!(goes_on, "{came:?} after {} bytes, {enough} were to come", self.output.len());
+        }
+    }
+
     /// The next thing that comes.
     pub(crate) async fn come(&mut self) -> Came {
         let deadline = tokio::time::Instant::now() + DEADLINE;

@@ -58,8 +58,10 @@ struct Pods {
     forbidden: bool,
     /// Requests for logs, as they came.
     asked: Vec<BTreeMap<String, String>>,
-    following: usize,
-    most: usize,
+    /// Whose log each answer follows that does.
+    following: Vec<String>,
+    /// How many answers and how many pods' logs there were at once.
+    most: (usize, usize),
 }
 
 struct Shared {
@@ -230,10 +232,14 @@ impl Api {
         self.lock().asked.clone()
     }
 
-    /// How many answers follow a log now, and how many there were at once.
-    pub(crate) fn following(&self) -> (usize, usize) {
-        let pods = self.lock();
-        (pods.following, pods.most)
+    /// How many answers follow a log now.
+    pub(crate) fn following(&self) -> usize {
+        self.lock().following.len()
+    }
+
+    /// How many answers followed a log at once, at most, and how many logs that were.
+    pub(crate) fn followed(&self) -> (usize, usize) {
+        self.lock().most
     }
 }
 
@@ -342,20 +348,24 @@ async fn log(
 }
 
 /// One that follows, until it is dropped.
-struct Follows(Arc<Shared>);
+struct Follows(Arc<Shared>, String);
 
 impl Follows {
-    fn new(shared: &Arc<Shared>) -> Self {
+    fn new(shared: &Arc<Shared>, name: &str) -> Self {
         let mut pods = shared.pods.lock().unwrap();
-        pods.following += 1;
-        pods.most = pods.most.max(pods.following);
-        Self(shared.clone())
+        pods.following.push(name.to_owned());
+        let distinct = pods.following.iter().collect::<BTreeSet<_>>().len();
+        pods.most = (pods.most.0.max(pods.following.len()), pods.most.1.max(distinct));
+        Self(shared.clone(), name.to_owned())
     }
 }
 
 impl Drop for Follows {
     fn drop(&mut self) {
-        self.0.pods.lock().unwrap().following -= 1;
+        let mut pods = self.0.pods.lock().unwrap();
+        if let Some(at) = pods.following.iter().position(|name| *name == self.1) {
+            pods.following.swap_remove(at);
+        }
     }
 }
 
@@ -372,7 +382,7 @@ async fn write(
     pieces: mpsc::Sender<Result<String, std::io::Error>>,
 ) {
     let follow = asked.contains_key("follow");
-    let _follows = follow.then(|| Follows::new(&shared));
+    let _follows = follow.then(|| Follows::new(&shared, &name));
     let mut moved = shared.moved.subscribe();
     // Whole seconds, as an API server hands it on.
     let since = asked.get("sinceTime").map_or(0, |time| time.parse::<jiff::Timestamp>().unwrap().as_second() as u64);
