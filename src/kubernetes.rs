@@ -7,10 +7,12 @@
 //! | [`error`] | what the API server says, as a sentence |
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde::{Deserialize, Serialize};
 
 use crate::config::kubernetes::Kubernetes;
 use crate::config::server::App;
@@ -80,11 +82,13 @@ impl Cluster {
         Self::with(config, settings, apps)
     }
 
-    /// The API server, where it is the one that the user's own kubeconfig names.
+    /// What it takes from the user's own kubeconfig, where it does: no namespace where the settings say it.
     #[must_use]
-    pub fn of_user(&self) -> Option<String> {
+    pub fn of_user(&self) -> Option<ClusterContext> {
         let own = self.settings.kubeconfig.is_none() && self.settings.context.is_none();
-        own.then(current_server).flatten()
+        let current = own.then(current).flatten()?;
+        let namespace = current.namespace.filter(|_| self.settings.namespace.is_none());
+        Some(ClusterContext { namespace, ..current })
     }
 
     fn with(
@@ -100,12 +104,41 @@ impl Cluster {
     }
 }
 
-/// The API server of the current context of the kubeconfig that kubectl would use.
+/// What a kubeconfig's current context leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterContext {
+    /// The API server's address.
+    pub server: String,
+    /// The name that the kubeconfig gives whoever asks it.
+    pub user: Option<String>,
+    /// The namespace, `default` where the context names none; none where it makes no difference.
+    pub namespace: Option<String>,
+}
+
+impl ClusterContext {
+    /// Whether one that was taken then is the same now, as far as it makes a difference.
+    #[must_use]
+    pub fn is(&self, now: &Self) -> bool {
+        let namespace = self.namespace.as_ref().is_none_or(|namespace| Some(namespace) == now.namespace.as_ref());
+        (&self.server, &self.user) == (&now.server, &now.user) && namespace
+    }
+}
+
+impl fmt::Display for ClusterContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.server)?;
+        self.user.iter().try_for_each(|user| write!(f, ", as {user}"))?;
+        self.namespace.iter().try_for_each(|namespace| write!(f, ", in the namespace {namespace}"))
+    }
+}
+
+/// The current context of the kubeconfig that kubectl would use.
 #[must_use]
-pub fn current_server() -> Option<String> {
+pub fn current() -> Option<ClusterContext> {
     let kubeconfig = Kubeconfig::read().ok()?;
     let current = kubeconfig.current_context?;
     let context = kubeconfig.contexts.into_iter().find(|named| named.name == current)?.context?;
     let cluster = kubeconfig.clusters.into_iter().find(|named| named.name == context.cluster)?;
-    cluster.cluster?.server
+    let namespace = Some(context.namespace.unwrap_or_else(|| "default".into()));
+    Some(ClusterContext { server: cluster.cluster?.server?, user: context.user, namespace })
 }

@@ -41,6 +41,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use crate::agent::protocol::{INPUT_WINDOW, MAX_INPUT};
+use crate::kubernetes::ClusterContext;
 use crate::record::{Exit, Size};
 pub use crate::session::presence::Driver;
 pub use crate::store::{Kind, Right, State};
@@ -654,9 +655,9 @@ pub struct HubFile {
     pub version: String,
     /// The backend it runs commands on.
     pub backend: String,
-    /// The API server of its cluster, where it took the one that its user's kubeconfig names.
+    /// Its cluster, where it took the one that its user's kubeconfig names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<String>,
+    pub context: Option<ClusterContext>,
     /// The viewer's protocol that it speaks, [`SUBPROTOCOL`].
     pub protocol: String,
 }

@@ -286,7 +286,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
         let of_user = cluster.as_ref().and_then(|cluster| cluster.of_user());
-        let file = HubFile { cluster: of_user, ..hub_file(&home, address, registry.backend_name()) };
+        let file = HubFile { context: of_user, ..hub_file(&home, address, registry.backend_name()) };
         home.write(HUB_FILE, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
     }
 
@@ -345,7 +345,7 @@ fn hub_file(home: &Home, address: SocketAddr, backend: &str) -> HubFile {
         token_file: home.path.join(TOKEN_FILE).display().to_string(),
         version: env!("CARGO_PKG_VERSION").into(),
         backend: backend.into(),
-        cluster: None,
+        context: None,
         protocol: SUBPROTOCOL.into(),
     }
 }

@@ -18,6 +18,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::record::{Batch, Cause, Exit, Payload, Record, Size};
@@ -77,7 +78,7 @@ pub struct Session {
     crier: Crier,
     /// The terminal's size, once it is known: after a hub's death it is found in the journal or said by a driver.
     size: Mutex<Option<Size>>,
-    /// What the driver's window is, for a source that could not be told yet.
+    /// What the driver's window is, until the source has it: the record says so.
     wanted_size: Mutex<Option<Size>>,
     status: watch::Sender<Status>,
     /// The connection to the source, while there is one.
@@ -188,6 +189,7 @@ impl Session {
         for record in batch.records() {
             if let Payload::Resize(size) = record.payload {
                 *lock(&self.size) = Some(size);
+                lock(&self.wanted_size).take_if(|wanted| *wanted == size);
             }
         }
     }
@@ -347,17 +349,19 @@ impl Session {
     /// Gives the terminal another size, if it is another one.
     pub async fn resize(&self, size: Size) {
         let size = size.clamped();
-        if self.row.tty && *lock(&self.size) != Some(size) {
-            *lock(&self.wanted_size) = Some(size);
-            if self.tell(Command::Resize(size)).await {
-                *lock(&self.wanted_size) = None;
-            }
+        if self.row.tty && self.wants(size) {
+            self.tell(Command::Resize(size)).await;
         }
     }
 
-    /// The size that the source could not be told.
-    fn take_wanted_size(&self) -> Option<Size> {
-        lock(&self.wanted_size).take()
+    /// Notes the size that the terminal is to have. Whether it is another one than it has, or is about to have.
+    fn wants(&self, size: Size) -> bool {
+        let mut wanted = lock(&self.wanted_size);
+        let is_new = wanted.or(*lock(&self.size)) != Some(size);
+        if is_new {
+            *wanted = Some(size);
+        }
+        is_new
     }
 
     /// Tells the source something that is lost where there is no connection, as a resize may be.
@@ -374,11 +378,15 @@ impl Session {
         self.tell_surely(|| Command::Stop(by.to_owned())).await;
     }
 
-    /// Waits until somebody wants the session to end, and says who.
-    async fn to_be_stopped(&self) -> String {
+    /// Waits until somebody wants the session to end, and until then at least; says who.
+    async fn to_be_stopped(&self, until: Option<Instant>) -> String {
         let mut asked = self.stop_asked.subscribe();
         // Never closed while the session is here.
-        asked.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()).unwrap_or_default()
+        let by = asked.wait_for(Option::is_some).await.ok().and_then(|by| by.clone()).unwrap_or_default();
+        if let Some(until) = until {
+            tokio::time::sleep_until(until).await;
+        }
+        by
     }
 
     /// Tells the source something that has to reach it: waits for a connection, and gives up where the session ends.
@@ -410,6 +418,26 @@ mod tests {
     use super::*;
     use crate::record::Stream;
     use crate::store::{self, Extent};
+
+    #[tokio::test]
+    async fn a_size_that_was_taken_back_before_the_source_had_it_is_told_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = store::open(None, &dir.path().join("store")).await.expect("a store");
+        let row = SessionRow { tty: true, ..row() };
+        let journal = Journal::new(store, row.id, Extent::default());
+        let session = Session::new(row, journal, 0, Limits { ring_bytes: 1000 });
+        let [small, large] = [80, 120].map(|cols| Size { cols, rows: 24 });
+        let records = |size| Batch::of(&Record { offset: 0, time: 1, payload: Payload::Resize(size) });
+        session.publish(records(small));
+        assert!(!session.wants(small));
+        assert!(session.wants(large) && !session.wants(large));
+        assert!(session.wants(small), "what it has is not what it was told last");
+        session.publish(records(large));
+        assert_eq!(*lock(&session.wanted_size), Some(small), "it is still to have that");
+        session.publish(records(small));
+        assert_eq!(*lock(&session.wanted_size), None);
+        assert!(!session.wants(small));
+    }
 
     fn row() -> SessionRow {
         SessionRow {

@@ -33,6 +33,9 @@ pub enum Event {
 pub enum Command {
     /// What to run.
     Start(Box<Start>),
+    /// A writer that is not known says that it is at the offset: the acknowledgement says where the source has it. One that
+    /// knows less than the writer takes its word.
+    Meet(Writer, u64),
     /// A writer's bytes, the first one at the offset.
     Input(Writer, u64, Bytes),
     /// A writer's input ends at the offset.

@@ -277,6 +277,22 @@ async fn an_agent_that_was_stopped_for_a_while_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_session_whose_agent_cannot_be_reached_can_be_stopped() {
+    let mut server = Server::start("").await;
+    let id = server.run_detached("echo up; sleep 600").await;
+    server.attach(&id, Hello::watch()).await.shows("up\n").await;
+    let agent = server.agent(&id).expect("an agent");
+    signal(agent, "STOP");
+    server.kill();
+    server.again().await;
+    assert_eq!(server.ask("DELETE", &format!("/v1/sessions/{id}"), None).await.0, 202);
+    let session = server.ended(&id).await;
+    assert_eq!((&session["exit"]["cause"], &session["exit_text"]), (&json!("stopped"), &json!("stopped by tester")));
+    until("no process of it is left", async || server.processes(&id).is_empty().then_some(())).await;
+    signal(agent, "KILL");
+}
+
+#[tokio::test]
 async fn an_agent_that_is_killed_in_a_flood_ends_its_session_and_what_was_seen_is_stored() {
     let mut server = Server::start("").await;
     let id = server.run_detached("while :; do seq 1 100000; done").await;

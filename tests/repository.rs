@@ -47,7 +47,7 @@ const MAY: [(&str, &[&str]); 15] = [
     ("tasks", &[]),
     ("source", &["agent", "record"]),
     ("backend", &["agent", "config", "kubernetes", "metrics", "record", "source", "tasks"]),
-    ("protocol", &["agent", "record", "session", "store"]),
+    ("protocol", &["agent", "kubernetes", "record", "session", "store"]),
     ("session", &["agent", "backend", "metrics", "record", "source", "store"]),
     ("recorder", &["record", "session", "source", "store"]),
     (

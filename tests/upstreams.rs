@@ -153,6 +153,31 @@ async fn followers_share_an_upstream_and_resume_by_their_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn history_that_is_refused_is_asked_for_again_and_told_of_where_it_never_comes() {
+    let api = Api::start().await;
+    for name in ["web-1", "web-2"] {
+        api.pod(name);
+        api.print(name, &numbered(1, 20), false);
+    }
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    until("both are followed", async || (api.following() == 2).then_some(())).await;
+    for query in ["tail=40", "since=2026-11-22T10:00:00Z"] {
+        api.past_turns(&[Turn::Refused(429), Turn::Breaks(3), Turn::Refused(500)]);
+        let lines = all(get(&server, query));
+        assert_eq!(lines.len(), 40, "{query}: {lines:?}");
+        api.past_turns(&[Turn::Refused(500); 40]);
+        let lines = all(get(&server, query));
+        for name in ["web.1", "web.2"] {
+            let told = format!("{name}: what it said before cannot be read: try again");
+            assert!(lines.iter().any(|line| line.contains(&told)), "{query}: {lines:?}");
+        }
+        assert_eq!(lines.len(), 2, "{query}: {lines:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
     let api = Api::start().await;
     api.pod("web-1");

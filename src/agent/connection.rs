@@ -153,7 +153,8 @@ fn act(agent: &Agent, message: ToAgent, outbox: &Outbox) -> Result<(), super::in
             agent.typed.send_replace(());
         }
         ToAgent::InputEnd(writer, offset) => {
-            agent.input.borrow_mut().end(writer, offset);
+            let terminal = agent.start.borrow().as_ref().is_some_and(|start| start.terminal.is_some());
+            agent.input.borrow_mut().end(writer, offset, terminal);
             agent.typed.send_replace(());
         }
         ToAgent::Resize(size) => {

@@ -38,6 +38,8 @@ struct Place {
     given: u64,
     /// When it was last heard of, as a count.
     heard: u64,
+    /// Whether it has ended a terminal's input, which goes on for others.
+    ended: bool,
 }
 
 /// Input that does not continue what its writer sent before, or is more than may be under way.
@@ -56,6 +58,14 @@ pub struct Input {
 }
 
 impl Input {
+    /// A writer of whom nothing is known stands here, by its own word: it began at a hub that is gone.
+    pub fn take_up(&mut self, writer: Writer, offset: u64) {
+        if !self.writers.contains_key(&writer) && self.make_room(writer).is_ok() {
+            self.heard += 1;
+            self.writers.insert(writer, Place { accepted: offset, given: offset, heard: self.heard, ended: false });
+        }
+    }
+
     /// Takes a writer's bytes at their offset; those that it has already are passed over and acknowledged again.
     ///
     /// # Errors
@@ -96,12 +106,21 @@ impl Input {
         Ok(())
     }
 
-    /// Ends the input, where the writer's bytes up to `offset` are here.
-    pub fn end(&mut self, writer: Writer, offset: u64) {
-        if !self.ended && self.writers.get(&writer).map_or(0, |place| place.accepted) >= offset {
-            self.ended = true;
-            self.pieces.push_back(Piece::End);
+    /// Ends the input, where the writer's bytes up to `offset` are here. What is typed at a `terminal` ends there, as ctrl-D
+    /// does, once for each writer, and all others go on; a pipe has one end.
+    pub fn end(&mut self, writer: Writer, offset: u64, terminal: bool) {
+        if self.ended || self.writers.get(&writer).map_or(0, |place| place.accepted) < offset {
+            return;
         }
+        if terminal {
+            // One that is not known has typed nothing; it may be told again.
+            let known = self.make_room(writer).map(|()| self.writers.entry(writer).or_default());
+            if known.map_or(true, |place| std::mem::replace(&mut place.ended, true)) {
+                return;
+            }
+        }
+        self.ended = !terminal;
+        self.pieces.push_back(Piece::End);
     }
 
     /// The command takes no more input: what waits and what comes counts as given, as with a closed pipe.
@@ -231,12 +250,34 @@ mod tests {
     }
 
     #[test]
+    fn a_terminals_input_is_ended_by_each_writer_once_and_goes_on_for_others() {
+        let mut input = Input::default();
+        let ends = |input: &mut Input| {
+            let pieces = std::mem::take(&mut input.pieces);
+            pieces.iter().filter(|piece| matches!(piece, Piece::End)).count()
+        };
+        input.accept(1, 0, Bytes::from_static(b"ls")).expect("in window");
+        input.end(1, 3, true);
+        assert_eq!(ends(&mut input), 0, "not before all of it is here");
+        for _ in 0..2 {
+            input.end(1, 2, true);
+            input.end(3, 0, true);
+        }
+        assert_eq!(ends(&mut input), 2);
+        input.accept(2, 0, Bytes::from_static(b"here")).expect("in window");
+        assert_eq!(taken(&mut input), b"here");
+        input.end(2, 4, false);
+        input.end(1, 2, false);
+        assert_eq!(ends(&mut input), 1, "a pipe has one end");
+    }
+
+    #[test]
     fn the_end_waits_for_what_was_sent_before_it() {
         let mut input = Input::default();
-        input.end(1, 3);
+        input.end(1, 3, false);
         assert!(!input.ended);
         input.accept(1, 0, Bytes::from_static(b"abc")).expect("in window");
-        input.end(1, 3);
+        input.end(1, 3, false);
         assert!(input.ended);
     }
 }

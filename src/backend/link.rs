@@ -28,6 +28,10 @@ const GREETING: Duration = Duration::from_secs(10);
 /// Bytes of commands gathered into one write.
 const GATHER: usize = 64 << 10;
 
+/// What a read is answered with at most, in bytes; a piece is asked for, and its last record may be longer. What is at the
+/// other end of a connection may be whatever a container has made of its agent.
+const MAX_READ: usize = 4 << 20;
+
 /// What has been read for each read that is under way.
 type Reads = Arc<Mutex<HashMap<u64, (Vec<Batch>, oneshot::Sender<Vec<Batch>>)>>>;
 
@@ -125,6 +129,9 @@ impl<R: AsyncRead + Unpin> Events<R> {
             Some(ToHub::Read(id, records)) => {
                 let batch = batch(records)?;
                 if let Some((batches, _)) = lock(&self.reads).get_mut(&id) {
+                    if batches.iter().map(|batch| batch.bytes.len()).sum::<usize>() > MAX_READ {
+                        return Err(ProtocolError::Malformed(kind));
+                    }
                     batches.push(batch);
                 }
                 None
@@ -188,6 +195,8 @@ fn put(out: &mut BytesMut, message: Option<ToAgent>, version: u16) {
 fn message(command: Command, next_read: &mut u64, reads: &Reads) -> Option<ToAgent> {
     Some(match command {
         Command::Start(start) => ToAgent::Start(start),
+        // No bytes at all, which an agent acknowledges with what it has of this writer.
+        Command::Meet(writer, _) => ToAgent::Input(writer, 0, Bytes::new()),
         Command::Input(writer, offset, data) => ToAgent::Input(writer, offset, data),
         Command::InputEnd(writer, offset) => ToAgent::InputEnd(writer, offset),
         Command::Resize(size) => ToAgent::Resize(size),

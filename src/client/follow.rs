@@ -220,11 +220,12 @@ impl Follower {
                 }
             }
         };
-        let taken = timeout(LEAVE_LIMIT, leaving).await.unwrap_or(false);
-        if let State::Open(link) = self.state {
-            let _ = timeout(LEAVE_LIMIT, link.close()).await;
+        let given = timeout(LEAVE_LIMIT, leaving).await.unwrap_or(false);
+        // What the system has taken may be on a network that is gone: the hub answers a close when it has read all.
+        match self.state {
+            State::Open(link) => timeout(LEAVE_LIMIT, link.close()).await.unwrap_or(false) && given,
+            _ => given,
         }
-        taken
     }
 
     fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<Option<Turn>> {
@@ -398,7 +399,10 @@ impl Follower {
     fn refused(&mut self, error: ClientError) {
         let stale = self.hubs.is_embedded() && matches!(error, ClientError::Refused { status: 401, .. });
         self.refusals += u32::from(stale);
-        if error.is_passing() || (stale && self.refusals <= STALE_TOKENS) {
+        // A hub of this machine that could not be started now may be later, and what is followed goes on meanwhile.
+        let later = self.lost_since.is_some() && matches!(error, ClientError::NotStarted { .. });
+        let passes = error.is_passing() || later;
+        if passes || (stale && self.refusals <= STALE_TOKENS) {
             self.hubs.pass_over();
             self.lost(error.to_string());
         } else {

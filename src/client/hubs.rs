@@ -16,7 +16,7 @@ use super::error::ClientError;
 use super::http::{Ask, Http};
 use super::login::{Logins, Tokens};
 use crate::agent::descendants::{EXEMPT, MARK};
-use crate::config::client::{ClientSettings, NOT_FOR_A_HUB};
+use crate::config::client::{ClientSettings, KUBECONFIG, NOT_FOR_A_HUB, kubeconfig};
 use crate::protocol::{HubFile, SUBPROTOCOL};
 
 /// The file in which this user's own hub says where it is.
@@ -184,9 +184,9 @@ impl Hubs {
                 file.backend
             )));
         }
-        let current = || crate::kubernetes::current_server();
-        if let Some((theirs, ours)) = file.cluster.as_ref().zip(wanted.and_then(|_| current()))
-            && *theirs != ours
+        let current = || crate::kubernetes::current();
+        if let Some((theirs, ours)) = file.context.as_ref().zip(wanted.and_then(|_| current()))
+            && !theirs.is(&ours)
         {
             return Err(ClientError::Mismatch(format!(
                 "the hub that runs here is of the cluster {theirs}, and the current context's is {ours}; stop it with `foghorn server stop`, or use another FOGHORN_HOME"
@@ -293,6 +293,9 @@ impl Hubs {
         NOT_FOR_A_HUB.iter().for_each(|name| {
             command.env_remove(name);
         });
+        if let Some(paths) = kubeconfig()? {
+            command.env(KUBECONFIG, paths);
+        }
         command.env_remove(MARK).env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
     }
 

@@ -156,6 +156,21 @@ pub fn caller_env(withheld: &[&str]) -> BTreeMap<String, String> {
 /// Variables that a hub, started by a client, must not inherit.
 pub const NOT_FOR_A_HUB: [&str; 3] = [URL, TOKEN, APP];
 
+/// Where kubectl, and a hub, has its configuration: a list of files.
+pub const KUBECONFIG: &str = "KUBECONFIG";
+
+/// The same list for a hub, which does not work where the user does.
+///
+/// # Errors
+/// Where the present directory cannot be had.
+#[expect(clippy::disallowed_methods, reason = "for a child")]
+pub fn kubeconfig() -> std::io::Result<Option<std::ffi::OsString>> {
+    let Some(paths) = std::env::var_os(KUBECONFIG) else { return Ok(None) };
+    let paths = std::env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty());
+    let paths = paths.map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+    std::env::join_paths(paths).map(Some).map_err(std::io::Error::other)
+}
+
 fn home(lookup: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let state = || {
         lookup("XDG_STATE_HOME")

@@ -273,7 +273,7 @@ pub async fn stop(
 }
 
 /// Asks for the end, now or as soon as the source can be reached.
-fn end(hub: &Hub, session: &Arc<Session>, caller: &Caller) -> StatusCode {
+pub(super) fn end(hub: &Hub, session: &Arc<Session>, caller: &Caller) -> StatusCode {
     let (session, by) = (session.clone(), caller.name().to_owned());
     hub.tasks.spawn("stop", async move {
         session.stop(&by).await;

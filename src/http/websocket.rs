@@ -224,6 +224,9 @@ fn head(opcode: u8, len: usize) -> ([u8; MAX_HEAD], usize) {
     (head, whole)
 }
 
+/// With so many bytes of short messages on their way, nothing more is heard that would be answered.
+const MAX_SHORT: usize = 64 << 10;
+
 /// Parts that go with one write at most.
 const MAX_PARTS: usize = 64;
 
@@ -257,6 +260,12 @@ impl Outbox {
     #[must_use]
     pub fn is_sending(&self) -> bool {
         self.head_at < self.head_len || self.next < self.parts.len()
+    }
+
+    /// Whether there is room for the answer to what the peer says: one that does not read is not heard any further.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.short.len() < MAX_SHORT
     }
 
     /// Adds a text message.

@@ -35,10 +35,13 @@ pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// Whether the API server refuses for good: another try would be refused as well.
+/// Whether the API server refuses for good: another try would be refused as well. What was changed by somebody else at
+/// the same time (`Conflict`, as a quota is by each pod that is made) is none; what is there already is.
 #[must_use]
 pub fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 && status.code != 408)
+    let kube::Error::Api(status) = error else { return false };
+    let passes = matches!(status.code, 408 | 429) || (status.code == 409 && status.reason == "Conflict");
+    (400..500).contains(&status.code) && !passes
 }
 
 /// The innermost error, which tells most.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::follower::{Ask, Filter, Start};
 use super::history::Past;
 use super::pattern;
+use super::pods::past::TRIES;
 use super::position::{ContainerAt, FileAt, FileId, Move, Positions, SessionAt};
 use super::sessions::{self, PAGE, number};
 use super::tail::Handle;
@@ -95,16 +96,14 @@ impl Origin {
     }
 }
 
-/// The last lines of one source that are wanted: when each was written, and where a reader starts to get it.
+/// The last lines of one source, but a container's, that are wanted: when each was written, and where a reader starts to
+/// get it.
 async fn scan(
     origin: &Origin,
     tail: Option<usize>,
     since: Option<Micros>,
     filter: &Filter,
 ) -> VecDeque<(Micros, Place)> {
-    if let Origin::Container(origin) = origin {
-        return origin.scan(tail, since, filter).await;
-    }
     let end = origin.end();
     let mut back = WINDOW.0;
     loop {
@@ -146,6 +145,8 @@ struct Best {
     since: Option<Micros>,
     /// Of each source the lines found.
     found: Vec<(Origin, VecDeque<(Micros, Place)>)>,
+    /// What is said of those that cannot be read.
+    notices: Vec<Past>,
     /// With a number: no line from before this is among the last.
     cutoff: Option<Micros>,
 }
@@ -158,7 +159,21 @@ impl Best {
     }
 
     async fn add(&mut self, origin: Origin, filter: &Filter) {
-        let found = scan(&origin, self.tail, self.since, filter).await;
+        let found = match &origin {
+            Origin::Container(container) => {
+                // Where one cannot be read, the next ones are not waited for as long.
+                let tries = if self.notices.is_empty() { TRIES.0 } else { 0 };
+                match container.scan(self.tail, self.since, filter, tries).await {
+                    Ok(found) => found,
+                    Err(reason) => {
+                        let message = format!("what it said before cannot be read: {reason}");
+                        self.notices.push(Past::notice(container.process(), message));
+                        return;
+                    }
+                }
+            }
+            origin => scan(origin, self.tail, self.since, filter).await,
+        };
         self.found.push((origin, found));
         let Some(tail) = self.tail else { return };
         let mut times: Vec<_> = self.found.iter().flat_map(|(_, found)| found.iter().map(|(time, _)| *time)).collect();
@@ -194,7 +209,7 @@ async fn last(
     since: Option<Micros>,
     filter: &Filter,
 ) -> Result<(Vec<Past>, Positions), StoreError> {
-    let mut best = Best { tail, since, found: Vec::new(), cutoff: None };
+    let mut best = Best { tail, since, found: Vec::new(), notices: Vec::new(), cutoff: None };
     for (id, container) in &join.containers {
         if filter.wants_process(&container.process)
             && filter.wants_container(Some(&container.name))
@@ -219,7 +234,7 @@ async fn last(
         }
     }
     let mut positions = join.positions.clone();
-    let mut pasts = Vec::new();
+    let mut pasts = std::mem::take(&mut best.notices);
     for ((origin, found), count) in best.found.iter().zip(best.counts()) {
         let Some((_, place)) = found.len().checked_sub(count).and_then(|first| found.get(first)) else { continue };
         let exact = origin.exact(*place);

@@ -176,8 +176,12 @@ impl Batch {
     }
 }
 
+/// How many records without length are known at one place: mostly there are one or two.
+const MAX_MARKS: usize = 1024;
+
 /// The records without length that stand at the end of a sequence. Where the sequence is continued from another place,
 /// which is found by an offset alone, these come again and are known by their bytes, which hold their time.
+/// Only the newest [`MAX_MARKS`] are kept: who has more than that at one place gets them once more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     offset: u64,
@@ -192,7 +196,10 @@ impl Marks {
         }
         let mut rest = batch.bytes.slice(batch.bytes.len() - batch.marks_len..);
         while let Ok(Some(header)) = Header::peek(&rest) {
-            self.bytes.push(rest.split_to(HEADER_LEN + header.len));
+            self.bytes.push(Bytes::copy_from_slice(&rest.split_to(HEADER_LEN + header.len)));
+        }
+        if self.bytes.len() > MAX_MARKS {
+            self.bytes.drain(..self.bytes.len() - MAX_MARKS);
         }
     }
 }
@@ -206,6 +213,16 @@ mod tests {
 
     fn output(offset: u64, data: &'static str) -> Record {
         Record { offset, time: 7, payload: Payload::Output(Stream::Stdout, Bytes::from_static(data.as_bytes())) }
+    }
+
+    #[test]
+    fn of_many_marks_at_one_place_the_newest_are_known() {
+        let resize = |cols| Record { offset: 5, time: 7, payload: Payload::Resize(Size { cols, rows: 9 }) };
+        let mut marks = Marks::default();
+        (0..3000).for_each(|cols| marks.append(&batch(&[resize(cols)])));
+        assert_eq!(marks.bytes.len(), MAX_MARKS);
+        assert!(batch(&[resize(2999)]).without(&marks).is_empty());
+        assert!(!batch(&[resize(3000)]).without(&marks).is_empty());
     }
 
     fn batch(records: &[Record]) -> Batch {

@@ -171,10 +171,13 @@ fn invalid<T>(text: &str) -> Result<T, RegistryError> {
     Err(RegistryError::Invalid(text.into()))
 }
 
+/// The longest time that there is; who asks for more gets this, ten years.
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+
 fn duration(text: Option<&str>, name: &str) -> Result<Option<Duration>, RegistryError> {
-    let parse = |text| humantime::parse_duration(text);
+    let Some(text) = text else { return Ok(None) };
     let invalid = |_| RegistryError::Invalid(format!("{name} is not a duration such as 90s or 1h"));
-    text.map(parse).transpose().map_err(invalid)
+    humantime::parse_duration(text).map(|duration| Some(duration.min(LONGEST))).map_err(invalid)
 }
 
 /// What a repeated request is compared by.

@@ -72,7 +72,10 @@ impl Writers {
     /// Forgets a writer of whom nothing is under way, where there are too many. Whether there is room for another one.
     fn make_room(&mut self) -> bool {
         if self.known.len() >= WRITERS {
-            let idle = self.known.iter().filter(|(_, sent)| sent.waiting.is_empty() && sent.end.is_none());
+            // Of those who have ended their input one is enough for a source that has to be told again.
+            let ends = self.known.values().filter(|sent| sent.end.is_some()).count();
+            let idle =
+                self.known.iter().filter(|(_, sent)| sent.waiting.is_empty() && (sent.end.is_none() || ends > 1));
             if let Some(oldest) = idle.min_by_key(|(_, sent)| sent.heard).map(|(writer, _)| *writer) {
                 self.known.remove(&oldest);
             }
@@ -124,6 +127,8 @@ impl Input {
             return Ok(None);
         }
         let new = data.slice((sent.next - offset) as usize..);
+        // What waits for long is not to hold the whole block that it was read into.
+        let new = if sent.waiting.is_empty() { new } else { Bytes::copy_from_slice(&new) };
         let at = sent.next;
         sent.next = end;
         sent.waiting.push_back((sent.heard, at, new.clone()));
@@ -164,7 +169,7 @@ impl Session {
         if !self.presence.drives(viewer) {
             return Err(InputError::NotDriving);
         }
-        if offset > 0 && !self.meet(writer).await {
+        if offset > 0 && !self.meet(writer, offset).await {
             return Ok(());
         }
         // A new connection to the source is first told what was typed before: nothing may overtake that.
@@ -187,7 +192,7 @@ impl Session {
         if !self.presence.drives(viewer) {
             return Err(InputError::NotDriving);
         }
-        if offset > 0 && !self.meet(writer).await {
+        if offset > 0 && !self.meet(writer, offset).await {
             return Ok(());
         }
         let _order = self.telling.lock().await;
@@ -205,7 +210,7 @@ impl Session {
     /// Asks the source where a writer stands that is not known here and that does not start at 0: an earlier hub may
     /// have known it, and a source that is given what does not follow breaks off the connection that all viewers live
     /// from. Whether the writer is known now; not where the session ends first, and nothing can be typed any more.
-    async fn meet(&self, writer: Writer) -> bool {
+    async fn meet(&self, writer: Writer, offset: u64) -> bool {
         if self.input.knows(writer) {
             return true;
         }
@@ -218,9 +223,8 @@ impl Session {
                 return true;
             }
             if let Some(connected) = connected {
-                // No bytes at all, which the source acknowledges with what it has of this writer. Where the connection
-                // is gone there will be another one.
-                let _ = connected.send(Command::Input(writer, 0, Bytes::new())).await;
+                // Where the connection is gone there will be another one.
+                let _ = connected.send(Command::Meet(writer, offset)).await;
             }
             let known = async { while !self.input.knows(writer) && acks.changed().await.is_ok() {} };
             select! {

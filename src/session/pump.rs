@@ -1,9 +1,12 @@
 //! The pump: takes records from the source and appends them, over as many connections as it needs.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::Instant;
 
 use super::crier::GATHER;
 use super::notices::{Notice, STARTING};
@@ -12,10 +15,13 @@ use crate::agent::protocol::Start;
 use crate::backend::{Backend, BackendError};
 use crate::metrics::Metrics;
 use crate::record::{Batch, Cause, Payload, Record};
-use crate::source::{Command, Event, Printed, Source};
+use crate::source::{Command, Control, Event, Printed, Source};
 
 /// How long the pump waits before it connects again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// A connection that lives shorter than this was none.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// What is said of a session whose agent was killed.
 const AGENT_KILLED: &str = "its agent was killed; output that no hub had taken from it is lost";
@@ -34,6 +40,10 @@ const PRINTED: Duration = Duration::from_secs(5);
 /// a bit longer than the crier waits between two calls, so that it is ready to tell of each read at once.
 const LITTLE: usize = 4 << 10;
 const LET_GATHER: Duration = GATHER.saturating_add(Duration::from_millis(2));
+
+/// How long a session that somebody wants to end is left to its source where that cannot be reached: it may be on a node
+/// that has died, or wait for a pod that never comes.
+const IN_VAIN: Duration = Duration::from_secs(30);
 
 /// How long a source may take to close its connection once all of it is stored and it was told so. The connection may be
 /// a relay's, which does not always say that what was behind it has gone.
@@ -60,22 +70,31 @@ impl Session {
     ) -> Pumped {
         let mut wait = AGAIN.0;
         let mut first = true;
+        let mut away = Instant::now();
         loop {
             let tell = |text| self.notices.say(Notice::starting(text));
             let connected = tokio::select! {
                 connected = backend.connect(self.id(), place, self.head(), &tell) => connected,
-                // Nothing was started that could be told to stop.
-                by = self.to_be_stopped(), if first && start.is_some() => Err(BackendError::Ended(Cause::Stopped { by })),
+                // Nothing was started that could be told to stop, or it cannot be told.
+                by = self.to_be_stopped(if first && start.is_some() { None } else { Some(away + IN_VAIN) }),
+                    if !self.has_ended() =>
+                {
+                    Err(BackendError::Ended(Cause::Stopped { by }))
+                }
             };
             match connected {
                 Ok(source) => {
-                    wait = AGAIN.0;
                     self.notices.take_back(STARTING);
                     if std::mem::take(&mut first) {
                         self.learn(source.card.as_ref());
                     }
+                    let since = Instant::now();
                     self.pump_from(source, &mut start, metrics).await;
                     self.set_control(None);
+                    away = Instant::now();
+                    if since.elapsed() >= SHORT {
+                        wait = AGAIN.0;
+                    }
                 }
                 Err(BackendError::Taken(by)) => {
                     tracing::warn!(session = %self.id(), by, "another hub has this session");
@@ -94,8 +113,6 @@ impl Session {
                 }
                 Err(error) => {
                     tracing::warn!(session = %self.id(), %error, "cannot reach an agent; trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(AGAIN.1);
                 }
             }
             let status = self.status_now();
@@ -105,6 +122,8 @@ impl Session {
                 }
                 return Pumped::Ended;
             }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
         }
     }
 
@@ -117,37 +136,12 @@ impl Session {
 
     /// One connection's worth. After the exit the connection is kept: the recorder may still read from it.
     async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>, metrics: &Metrics) {
-        source.control.send(Command::Card(self.card())).await;
-        if source.asks {
-            source.control.send(Command::Printed(self.printed().await)).await;
-        }
-        if !source.started {
-            let Some(start) = start.clone() else {
-                // The hub that knew what to start died before it said so; nobody knows it any more.
-                source.control.send(Command::Stop("nobody".into())).await;
-                let reason = "the hub died before the command was started".to_owned();
-                self.conclude(Cause::StartFailed { status: 125, reason });
-                self.note_source_gone();
-                return;
-            };
-            source.control.send(Command::Start(Box::new(start))).await;
-        }
-        {
-            let _order = self.telling.lock().await;
-            self.type_again(&source.control).await;
-            let pace = *lock(&self.pace);
-            if let Some(limit) = pace {
-                source.control.send(Command::Pace(limit)).await;
-            }
-            if let Some(size) = self.take_wanted_size() {
-                source.control.send(Command::Resize(size)).await;
-            }
-            self.set_control(Some(source.control.clone()));
-        }
+        let Some(mut early) = self.tell_anew(&mut source, start.as_ref()).await else { return };
         let (mut first, mut little) = (true, false);
         let mut ended = self.has_ended();
         loop {
-            let event = match source.events.next().now_or_never() {
+            let at_once = early.pop_front().map(Some).or_else(|| source.events.next().now_or_never());
+            let event = match at_once {
                 Some(event) => event,
                 None if ended => tokio::select! {
                     event = source.events.next() => event,
@@ -164,8 +158,12 @@ impl Session {
             let Some(event) = event else { return };
             match event {
                 Event::Records(batch) => {
-                    let batch = if first { self.continued(batch) } else { batch };
-                    first = false;
+                    let begins = std::mem::take(&mut first);
+                    let batch = if begins { self.continued(batch) } else { batch };
+                    if !begins && !batch.is_empty() && batch.from != self.head() {
+                        tracing::warn!(session = %self.id(), from = batch.from, "records that do not follow; connecting anew");
+                        return;
+                    }
                     little = batch.bytes.len() < LITTLE;
                     ended |= batch.ends;
                     if batch.drops {
@@ -181,6 +179,56 @@ impl Session {
                 Event::Said(text) => self.notices.say(Notice::source(text)),
             }
         }
+    }
+
+    /// Tells a source that was connected to what it has to know. What it says meanwhile; none where it is not needed. A
+    /// source may obey only while its events are taken, so they are.
+    async fn tell_anew(&self, source: &mut Source, start: Option<&Start>) -> Option<VecDeque<Event>> {
+        let mut early = VecDeque::new();
+        let mut told = pin!(self.told(source.control.clone(), source.asks, source.started, start));
+        loop {
+            tokio::select! {
+                biased;
+                goes_on = &mut told => return goes_on.then_some(early),
+                event = source.events.next() => early.push_back(event?),
+            }
+        }
+    }
+
+    /// Whether the source is needed.
+    async fn told(&self, control: Control, asks: bool, started: bool, start: Option<&Start>) -> bool {
+        control.send(Command::Card(self.card())).await;
+        if asks {
+            control.send(Command::Printed(self.printed().await)).await;
+        }
+        if !started {
+            let Some(start) = start else {
+                // The hub that knew what to start died before it said so; nobody knows it any more.
+                control.send(Command::Stop("nobody".into())).await;
+                let reason = "the hub died before the command was started".to_owned();
+                self.conclude(Cause::StartFailed { status: 125, reason });
+                self.note_source_gone();
+                return false;
+            };
+            control.send(Command::Start(Box::new(start.clone()))).await;
+        }
+        // Whoever asked for the end may have told a connection that was broken already.
+        let by = self.stop_asked.borrow().clone();
+        if let Some(by) = by {
+            control.send(Command::Stop(by)).await;
+        }
+        let _order = self.telling.lock().await;
+        self.type_again(&control).await;
+        let pace = *lock(&self.pace);
+        if let Some(limit) = pace {
+            control.send(Command::Pace(limit)).await;
+        }
+        let size = *lock(&self.wanted_size);
+        if let Some(size) = size {
+            control.send(Command::Resize(size)).await;
+        }
+        self.set_control(Some(control));
+        true
     }
 
     /// Waits until a source that is not needed any more had its time to leave.
@@ -223,14 +271,23 @@ impl Session {
             return std::future::pending().await;
         }
         let mut present = self.presence.follow();
+        let mut since = None;
         loop {
             let held = {
                 let present = present.borrow_and_update();
                 present.driver.is_some() || present.released
             };
+            // Others may come and go meanwhile.
+            since = if held { None } else { since.or(Some(Instant::now())) };
+            let over = async {
+                match since {
+                    Some(since) => tokio::time::sleep_until(since + grace).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = present.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(grace), if !held => return,
+                () = over => return,
             }
         }
     }

@@ -312,6 +312,27 @@ async fn a_flood_of_pings_takes_no_memory_and_holds_up_nobody() {
 }
 
 #[tokio::test]
+async fn a_flood_of_what_is_answered_with_words_takes_no_memory_either() {
+    let bed = Bed::start().await;
+    let before = bed.memory();
+    // A watcher may not type, take over, stop or send signals, and is told so each time.
+    let empty = frame(FIN | BINARY, b"");
+    for told in
+        [empty, frame(FIN | TEXT, br#"{"type":"take"}"#), frame(FIN | TEXT, br#"{"type":"signal","signal":77}"#)]
+    {
+        let mut flood = bed.viewer("").await;
+        let many = told.repeat((1 << 20) / told.len());
+        for _ in 0..20 {
+            if !flood.offer(&many, Duration::from_millis(500)).await {
+                break;
+            }
+        }
+    }
+    assert!(bed.memory() < before + (24 << 20), "{} KiB more", (bed.memory() - before) >> 10);
+    bed.finish().await;
+}
+
+#[tokio::test]
 async fn what_ends_within_a_frame_is_an_end() {
     let bed = Bed::start().await;
     for bytes in [&[FIN | TEXT][..], &[FIN | TEXT, 0x80 | 126, 1], &head(FIN | BINARY, 1000), &frame(TEXT, b"{")] {

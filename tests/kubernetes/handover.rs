@@ -136,6 +136,42 @@ async fn handover_of_a_terminal_that_is_not_there_yet() {
 }
 
 #[tokio::test]
+async fn handover_takes_what_was_typed_before_the_pod_was_there() {
+    let Some((cluster, mut hub, _dir)) = hub("").await else { return };
+    let id = Uuid::new_v4();
+    let (status, session) =
+        curl(&hub, CONTROLLER, &body(&cluster, id, "patient", json!({ "app": "blog", "tty": true, "delete": true })));
+    assert_eq!(status, 201, "{session}");
+    let ticket = session["ticket"]["secret"].as_str().expect("a ticket");
+    let mut driver = hub.attach_as(ticket, &id.to_string(), Hello::drive(1)).await.expect("attaches");
+    // Many short messages, more than a source is told at once, and a key typed behind each hub's death arrives too.
+    let mut at = 0;
+    for _ in 0..1000 {
+        driver.type_at(at, ":\r").await;
+        at += 2;
+    }
+    pod(&cluster, "patient", "blog", "exec bash", true);
+    driver.type_at(at, "echo a$((40+2))z\r").await;
+    at += 17;
+    driver.shows("a42z").await;
+    for round in 3..5 {
+        hub.kill();
+        hub.again().await;
+        driver = hub
+            .attach_as(ticket, &id.to_string(), Hello { from: Some(driver.next), ..Hello::drive(1) })
+            .await
+            .expect("attaches");
+        let keys = format!("echo b$((40+{round}))z\r");
+        driver.type_at(at, &keys).await;
+        at += keys.len() as u64;
+        driver.shows(&format!("b{}z", 40 + round)).await;
+    }
+    driver.type_at(at, "exit 6\r").await;
+    driver.rest().await;
+    assert_eq!(hub.ended(&id.to_string()).await["exit_status"], 6);
+}
+
+#[tokio::test]
 async fn handover_is_for_controllers_and_of_pods_of_apps() {
     let Some((cluster, hub, _dir)) = hub("pod_wait = \"20s\"\n").await else { return };
     pod(&cluster, "of-none", "", "sleep 1000", false);

@@ -1,5 +1,6 @@
 //! Runs: each is a pod that is made as the app's own are.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,40 @@ async fn a_run_has_the_apps_environment_streams_apart_and_its_status() {
     let apps = home.run(&["apps", "-o", "json"]);
     let expected = json!([{ "app": "demo", "namespace": cluster.namespace, "processes": { "web": 1 } }]);
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&apps.stdout).expect("JSON"), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_of_ones_own_is_of_the_context_that_it_was_started_with() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    // Neither the kubeconfig nor the namespace is in its settings.
+    let settings = cluster.settings_with_agent();
+    let own = settings.lines().filter(|line| !line.starts_with("kubeconfig") && !line.starts_with("namespace"));
+    let home = Home::with_settings(&own.map(|line| format!("{line}\n")).collect::<String>());
+    let use_namespace = |namespace: &str| {
+        let config = cluster.kubectl(&["config", "view", "--raw", "--flatten", "--minify", "-o", "json"]);
+        let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+        config["contexts"][0]["context"]["namespace"] = namespace.into();
+        std::fs::write(home.path().join("config"), config.to_string()).expect("writes");
+    };
+    let run = || {
+        let mut command = home.command(&["run", "-a", "demo", "-n", "--", "sh", "-c", "echo $GREETING"]);
+        // As a person writes it: from where he works.
+        command.env("KUBECONFIG", "config").env("FOGHORN_BACKEND", "kubernetes");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        crate::home::finish(command.spawn().expect("starts"))
+    };
+    use_namespace(&cluster.namespace);
+    let ended = run();
+    assert_eq!((ended.status, ended.text().as_str()), (0, "hello\n"), "{}", ended.stderr);
+    use_namespace("fh-elsewhere");
+    let refused = run();
+    assert_ne!(refused.status, 0);
+    for word in ["fh-elsewhere", &cluster.namespace, "foghorn server stop"] {
+        assert!(refused.stderr.contains(word), "no {word} in {}", refused.stderr);
+    }
+    use_namespace(&cluster.namespace);
+    assert_eq!(run().status, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use foghorn::protocol::ClientMessage;
 use serde_json::{Value, json};
 
 use crate::support::cluster::{BASH, Cluster, agent_image};
-use crate::support::server::{Server, until};
+use crate::support::server::{Hello, Server, until};
 
 /// Within how long a start that cannot be is known to have failed; a pod's start on a busy machine is in it.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -135,13 +136,35 @@ async fn a_run_that_is_stopped_while_it_starts_leaves_nothing() {
     assert_eq!(status, 201, "{started}");
     let ended = hub.ended(started["id"].as_str().expect("an id")).await;
     is(&cluster, &ended, 143, &["stopped by tester"]).await;
+    // By who holds it, and, once another hub has taken it up, by whoever may.
+    for killed in [false, true] {
+        let started = hub.run(&["true"], json!({ "app": "slow" })).await;
+        let id = started["id"].as_str().expect("an id").to_owned();
+        if killed {
+            hub.kill();
+            hub.again().await;
+        }
+        let mut driver = hub.attach(&id, Hello::drive(1)).await;
+        driver.say(&ClientMessage::Stop).await;
+        driver.rest().await;
+        let ended = hub.ended(&id).await;
+        is(&cluster, &ended, 143, &["stopped by tester"]).await;
+    }
     hub.terminate().await;
+}
+
+/// What the cluster says of a pod that is like a run's; nothing is made.
+fn probe(cluster: &Cluster) -> Result<String, String> {
+    let container = json!({ "name": "probe", "image": "none", "resources": { "limits": { "cpu": "1" } } });
+    let overrides = json!({ "apiVersion": "v1", "spec": { "containers": [container] } });
+    let overrides = format!("--overrides={overrides}");
+    let labels = "--labels=foghorn.dev/session=probe";
+    cluster.try_kubectl(&["run", "probe", "--image=none", labels, "--dry-run=server", &overrides])
 }
 
 /// Waits until the cluster refuses a run's pod with these words: it hears of a rule some time after it was made.
 async fn refuses(cluster: &Cluster, words: &str) {
-    let probe = ["run", "probe", "--image=none", "--labels=foghorn.dev/session=probe", "--dry-run=server"];
-    until("the cluster has the rule", async || cluster.try_kubectl(&probe).err()?.contains(words).then_some(())).await;
+    until(words, async || probe(cluster).err()?.contains(words).then_some(())).await;
 }
 
 /// The end says this, within seconds, and nothing is left.
@@ -172,8 +195,7 @@ async fn an_admission_that_refuses_is_told_of_in_its_own_words() {
         refuses(&cluster, "nobody.foghorn.dev").await;
         is_soon(&cluster, &mut hub, "demo", &["failed calling webhook", "nobody.foghorn.dev"]).await;
     }
-    let probe = ["run", "probe", "--image=none", "--labels=foghorn.dev/session=probe", "--dry-run=server"];
-    until("the rules are gone", async || cluster.try_kubectl(&probe).ok()).await;
+    until("the rules are gone", async || probe(&cluster).ok()).await;
     is(&cluster, &run(&mut hub, "demo", &["true"]).await, 0, &[]).await;
 }
 

@@ -55,6 +55,8 @@ struct Pods {
     /// Pods whose container waits for its next run: the kubelet gives the newest one's log as the previous one's, too.
     waiting: BTreeSet<String>,
     turns: VecDeque<Turn>,
+    /// The same, for answers that do not follow.
+    past_turns: VecDeque<Turn>,
     forbidden: bool,
     /// Requests for logs, as they came.
     asked: Vec<BTreeMap<String, String>>,
@@ -222,6 +224,11 @@ impl Api {
         self.lock().turns.extend(turns);
     }
 
+    /// What becomes of the next answers that do not follow a log.
+    pub(crate) fn past_turns(&self, turns: &[Turn]) {
+        self.lock().past_turns = turns.iter().copied().collect();
+    }
+
     /// How many of these are still to come.
     pub(crate) fn turns_left(&self) -> usize {
         self.lock().turns.len()
@@ -327,7 +334,8 @@ async fn log(
         let mut pods = shared.pods.lock().unwrap();
         pods.asked.push(asked.clone());
         let follow = asked.contains_key("follow");
-        let turn = if follow { pods.turns.pop_front().unwrap_or(Turn::Well) } else { Turn::Well };
+        let turns = if follow { &mut pods.turns } else { &mut pods.past_turns };
+        let turn = turns.pop_front().unwrap_or(Turn::Well);
         let count = pods.logs.get(&name).map_or(0, Vec::len);
         let back = if asked.contains_key("previous") && !pods.waiting.contains(&name) { 2 } else { 1 };
         match count.checked_sub(back).filter(|_| pods.pods.contains_key(&name)) {

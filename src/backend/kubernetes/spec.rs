@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Pod, PodSpec, ResourceRequirements, Service, Volume,
-    VolumeMount,
+    Affinity, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, Pod, PodSpec, ResourceRequirements,
+    Service, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
@@ -169,7 +169,9 @@ impl Making<'_> {
             hostname: None,
             subdomain: None,
             readiness_gates: None,
+            // What keeps the app's own pods apart is not for one that is none of them.
             topology_spread_constraints: None,
+            affinity: spec.affinity.map(|affinity| Affinity { pod_anti_affinity: None, ..affinity }),
             node_name: None,
             ..spec
         })

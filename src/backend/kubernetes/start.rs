@@ -25,6 +25,9 @@ const SCHEDULE: Duration = Duration::from_secs(5);
 /// How long a pod may take to start where nothing says that it will not: pulling a large image is in it.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// How long after its time a deleted pod may still be said to run.
+const OVERDUE: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
+
 /// What events of a pod are worth telling whoever waits for it.
 const TOLD: [&str; 9] = [
     "Scheduled",
@@ -228,7 +231,12 @@ fn stand(pod: &Pod, container: &str) -> Stand {
         return Stand::Ended(ended_by(&status, ended, pod.metadata.deletion_timestamp.is_some()));
     }
     if state.running.is_some() {
-        return Stand::Running;
+        return match is_overdue(pod) {
+            true => Stand::Ended(Cause::Evicted {
+                reason: "its pod was deleted, and its node has not said for long that it ended".into(),
+            }),
+            false => Stand::Running,
+        };
     }
     if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
         return Stand::Ended(failed(&status, &inits));
@@ -247,6 +255,13 @@ fn stand(pod: &Pod, container: &str) -> Stand {
         Some(condition) => Stand::Unschedulable(condition.message.clone().unwrap_or_default()),
         None => Stand::Coming,
     }
+}
+
+/// Whether a pod should have gone long ago: its node has died, and says of a container for ever that it runs.
+fn is_overdue(pod: &Pod) -> bool {
+    // The time at which its grace is over, by the API server's clock.
+    let gone_at = pod.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+    gone_at.is_some_and(|at| jiff::Timestamp::now().duration_since(at) > OVERDUE)
 }
 
 /// Why a container will not start.

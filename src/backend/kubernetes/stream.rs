@@ -128,6 +128,8 @@ struct Half {
     ending: Option<(Cause, Instant)>,
     /// When the people are told that the command does not hear of its input's end.
     unheard: Option<Instant>,
+    /// Whether another half was there before this one.
+    taken_up: bool,
     /// Whether streams were ever open.
     began: bool,
     ended: bool,
@@ -160,11 +162,15 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
         pace: u64::MAX,
         ending: None,
         unheard: None,
+        taken_up: parts.started,
         began: false,
         ended: false,
         safe: false,
         born: (SystemTime::now(), Instant::now()),
     };
+    if parts.started && parts.from > 0 {
+        half.input_went();
+    }
     // What came before stands in the container's log, and where it ends there is known by what it was.
     let asks = parts.started && parts.from > 0;
     if parts.started && !asks {
@@ -363,19 +369,26 @@ impl Half {
                 let lost = format!("the connection to its container broke: {reason}; what it ran may go on there");
                 self.exit(cause.unwrap_or(Cause::Lost { reason: lost }));
             }
-            Way::Attach { stdin_once } => {
+            Way::Attach { .. } => {
                 // A connection that was closed to end the input is not one that broke.
                 let asked = self.input_over;
                 self.forget_typed((!asked).then_some("what was typed last may not have reached the command"));
-                if stdin_once && self.container.stdin && !asked {
-                    self.input_over = true;
-                    self.input.close();
-                    self.say("the connection to its container broke, and with it the command's input ended");
+                if !asked {
+                    self.input_went();
                 }
                 self.attach(if asked { Duration::ZERO } else { AGAIN }, false);
             }
         }
         self.acknowledge();
+    }
+
+    /// The connection that wrote to the container is gone, and with it the input of one that takes only one such.
+    fn input_went(&mut self) {
+        if self.way == (Way::Attach { stdin_once: true }) && self.container.stdin {
+            self.input_over = true;
+            self.input.close();
+            self.say("the connection to its container broke, and with it the command's input ended");
+        }
     }
 
     /// What was handed to a connection that is gone counts as given: it is not known what of it was.

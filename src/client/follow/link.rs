@@ -171,11 +171,15 @@ impl Link {
         }
     }
 
-    /// Closes it, and waits until the hub has read everything up to there.
-    pub(super) async fn close(mut self: Box<Self>) {
+    /// Closes it, and waits until the hub has read everything up to there. Whether it says so.
+    pub(super) async fn close(mut self: Box<Self>) -> bool {
+        let mut answered = false;
         if self.socket.close(None).await.is_ok() {
-            while let Some(Ok(_)) = self.socket.next().await {}
+            while let Some(Ok(message)) = self.socket.next().await {
+                answered |= message.is_close();
+            }
         }
+        answered
     }
 
     fn next_message(&mut self, outbox: &mut Outbox) -> Option<Message> {

@@ -6,7 +6,7 @@ use super::viewer::Attending;
 use super::{Closed, bad};
 use crate::http::auth::renewed;
 use crate::http::error::ApiError;
-use crate::http::sessions::{audited, line};
+use crate::http::sessions::{audited, end, line};
 use crate::http::websocket::Message;
 use crate::protocol::{ClientMessage, Close, HubMessage, INPUT_HEADER_LEN, Secret};
 use crate::record::Size;
@@ -89,11 +89,22 @@ impl Attending<'_> {
                 return Ok(Obeyed::Say(HubMessage::Error { code: "invalid_request".into(), detail }));
             }
             ClientMessage::Signal { signal } => {
-                return Ok(self.control("signal", Command::Signal(signal)).await);
+                return Ok(match self.may_control("signal") {
+                    Ok(()) => {
+                        session.tell(Command::Signal(signal)).await;
+                        Obeyed::Done
+                    }
+                    Err(refused) => refused,
+                });
             }
             ClientMessage::Stop => {
-                let by = self.guest.caller.name().to_owned();
-                return Ok(self.control("stop", Command::Stop(by)).await);
+                return Ok(match self.may_control("stop") {
+                    Ok(()) => {
+                        end(&self.guest.hub, session, &self.guest.caller);
+                        Obeyed::Done
+                    }
+                    Err(refused) => refused,
+                });
             }
             ClientMessage::Detach => {
                 session.presence.release(self.here.viewer);
@@ -135,18 +146,13 @@ impl Attending<'_> {
     }
 
     /// Signals and stops: for who has the right to control; to type is another right.
-    async fn control(self, action: &str, command: Command) -> Obeyed {
+    fn may_control(self, action: &str) -> Result<(), Obeyed> {
         let guest = self.guest;
         let may = guest.right == Right::Control;
         let outcome = if may { Ok(()) } else { Err(ApiError::forbidden(&format!("{action} this session"))) };
         let line = line(&guest.caller, action, Some(guest.session.id()), guest.peer);
-        match audited(&guest.hub, line, outcome) {
-            Ok(()) => {
-                guest.session.tell(command).await;
-                Obeyed::Done
-            }
-            Err(error) => Obeyed::Say(HubMessage::Error { code: error.code.into(), detail: error.detail }),
-        }
+        let said = |error: ApiError| Obeyed::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
+        audited(&guest.hub, line, outcome).map_err(said)
     }
 }
 

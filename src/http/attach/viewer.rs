@@ -190,7 +190,8 @@ impl<'a> Attending<'a> {
             if turn == Turn::Over {
                 yield_now().await;
             }
-            let (listens, blocked) = (obeying.is_none(), !connection.outbox.is_empty());
+            let listens = obeying.is_none() && connection.outbox.has_room();
+            let blocked = !connection.outbox.is_empty();
             select! {
                 biased;
                 obeyed = finished(&mut obeying) => self.obeyed(obeyed, &mut following, connection),
@@ -343,7 +344,7 @@ impl<'a> Attending<'a> {
 
     /// Takes the messages that have come, up to one that is to be obeyed.
     fn hear(self, following: &mut Following, connection: &mut Connection) -> Work<'a, Obeyed> {
-        loop {
+        while connection.outbox.has_room() {
             match connection.decoder.decode() {
                 Ok(Some(Message::Ping(payload))) => connection.outbox.pong(&payload),
                 Ok(Some(Message::Pong)) => {}
@@ -359,6 +360,7 @@ impl<'a> Attending<'a> {
                 }
             }
         }
+        None
     }
 
     fn obeyed(self, obeyed: Obeyed, following: &mut Following, connection: &mut Connection) {

@@ -22,7 +22,10 @@ use crate::session::now;
 use crate::store::Micros;
 
 /// How often a broken answer is asked anew, and what passes in between.
-const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+pub(in crate::logs) const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+
+/// What passes in between at most, where the API server names a time.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// So many last lines tell how many of them have the same time.
 const SAME: usize = 100;
@@ -118,13 +121,22 @@ impl Origin {
     }
 
     /// The last lines that are wanted: when each was written, and where a reader starts to get it.
-    pub async fn scan(&self, tail: Option<usize>, since: Option<Micros>, filter: &Filter) -> VecDeque<(Micros, Move)> {
+    ///
+    /// # Errors
+    /// Why it cannot be read, when it was asked for anew so often.
+    pub async fn scan(
+        &self,
+        tail: Option<usize>,
+        since: Option<Micros>,
+        filter: &Filter,
+        mut tries: usize,
+    ) -> Result<VecDeque<(Micros, Move)>, String> {
         let place = |at| Move::Container(self.container.id, at);
         let first = self.to.restart.saturating_sub(1);
         let Some(tail) = tail else {
             let since = since.unwrap_or(0).max(0);
             let from = ContainerAt { time: since.unsigned_abs() * NANOS, ..ContainerAt::start(first) };
-            return [(since, place(from))].into();
+            return Ok([(since, place(from))].into());
         };
         let mut found = VecDeque::new();
         for restart in (first..=self.to.restart).rev() {
@@ -132,10 +144,16 @@ impl Origin {
             if wanted == 0 {
                 break;
             }
-            let more = self.scan_run(restart, wanted, since, filter).await;
+            let more = self.scan_run(restart, wanted, since, filter, &mut tries).await?;
             more.into_iter().rev().for_each(|(time, at)| found.push_front((time, place(at))));
         }
-        found
+        Ok(found)
+    }
+
+    /// Whose log it is.
+    #[must_use]
+    pub fn process(&self) -> &str {
+        &self.container.process
     }
 
     /// Of one run. The windows grow until there is enough in one.
@@ -145,10 +163,11 @@ impl Origin {
         tail: usize,
         since: Option<Micros>,
         filter: &Filter,
-    ) -> VecDeque<(Micros, ContainerAt)> {
+        tries: &mut usize,
+    ) -> Result<VecDeque<(Micros, ContainerAt)>, String> {
         let mut window = (tail.saturating_mul(2)).max(WINDOW.0);
         loop {
-            let Some((run, ended)) = which(&self.container, restart) else { return VecDeque::new() };
+            let Some((run, ended)) = which(&self.container, restart) else { return Ok(VecDeque::new()) };
             let start = ContainerAt::start(restart);
             let (mut seen, mut before, mut found) = (Seen::from(start), start, VecDeque::new());
             let (mut lines, mut oldest) = (0, None);
@@ -168,8 +187,15 @@ impl Origin {
                 }
             };
             let client = &self.reach.cluster.client;
-            if read(client, &self.container, run, From::Last(window), ended, take).await.is_err() {
-                return VecDeque::new();
+            match read(client, &self.container, run, From::Last(window), ended, take).await {
+                Ok(()) => {}
+                Err(Failure::Gone(_)) => return Ok(VecDeque::new()),
+                Err(Failure::Busy(reason, _)) if *tries == 0 => return Err(reason),
+                Err(Failure::Busy(_, after)) => {
+                    *tries -= 1;
+                    sleep(again(after)).await;
+                    continue;
+                }
             }
             let all = lines < window;
             if !all {
@@ -178,7 +204,7 @@ impl Origin {
             }
             let old_enough = since.is_some_and(|since| oldest.is_some_and(|oldest| oldest < since));
             if all || old_enough || found.len() >= tail {
-                return found;
+                return Ok(found);
             }
             window = window.saturating_mul(WINDOW.1);
         }
@@ -189,6 +215,11 @@ impl Origin {
     pub fn past(&self, from: ContainerAt) -> ContainerPast {
         ContainerPast { origin: self.clone(), at: from, reading: None, tries: TRIES.0 }
     }
+}
+
+/// How long passes before an answer is asked anew, where it was said after how long, and where not.
+fn again(after: Option<Duration>) -> Duration {
+    after.map_or(TRIES.1, |after| after.clamp(TRIES.1, LONGEST))
 }
 
 /// How to ask for a run now, and whether it has ended; none where its log is not there any more.
@@ -224,12 +255,12 @@ impl ContainerPast {
                 self.next_run(ready)
             }
             Err(Failure::Busy(reason, _)) if self.tries == 0 => {
-                self.say(ready, &format!("what it said before cannot be read: {reason}"));
+                ready.push_back(self.origin.container.notice(format!("what it said before cannot be read: {reason}")));
                 true
             }
-            Err(Failure::Busy(..)) => {
+            Err(Failure::Busy(_, after)) => {
                 (self.reading, self.tries) = (None, self.tries - 1);
-                sleep(TRIES.1).await;
+                sleep(again(after)).await;
                 false
             }
         }

@@ -25,7 +25,15 @@ fn deployment() -> Deployment {
                         { "name": "exporter", "image": "exporter:1" }
                     ],
                     "volumes": [{ "name": "data", "emptyDir": {} }],
-                    "nodeSelector": { "disk": "fast" }
+                    "nodeSelector": { "disk": "fast" },
+                    "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule" }],
+                    "affinity": {
+                        "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [] },
+                        "podAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [] },
+                        "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+                            { "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "blog" } } }
+                        ] }
+                    }
                 }
             }
         }
@@ -84,6 +92,14 @@ fn a_run_is_the_app_without_what_makes_it_a_server() {
     assert_eq!(spec.active_deadline_seconds, Some(3600 + 15 * 60));
     assert_eq!(spec.service_account_name.as_deref(), Some("blog"));
     assert_eq!(spec.node_selector.as_ref().map(|labels| &*labels["disk"]), Some("fast"));
+    let affinity = spec.affinity.as_ref().expect("the app's");
+    assert!(affinity.node_affinity.is_some() && affinity.pod_affinity.is_some());
+    assert!(affinity.pod_anti_affinity.is_none() && spec.topology_spread_constraints.is_none(), "it stands alone");
+    let amounts = inits[0].resources.as_ref().expect("a quota accepts it");
+    for amounts in [&amounts.requests, &amounts.limits] {
+        let amounts = amounts.as_ref().expect("amounts");
+        assert!(["cpu", "memory"].iter().all(|name| amounts.contains_key(*name)), "{amounts:?}");
+    }
     let owner = &pod.metadata.owner_references.as_ref().expect("an owner")[0];
     assert_eq!((&*owner.kind, owner.controller), ("Deployment", Some(true)));
     assert!(!is_selected(&deployment(), pod.labels()));

@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::writer::Piece;
 use super::{AtEnd, DELETED, Half, Joined, Link, PIECE, UNHEARD, Way};
 use crate::agent::input::Piece as Typed;
-use crate::agent::protocol::Start;
+use crate::agent::protocol::{Start, Writer};
 use crate::agent::spool::Spool;
 use crate::record::{Batch, Cause, Payload, Size};
 use crate::source::{Command, Printed};
@@ -26,14 +26,24 @@ impl Half {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Start(start) => self.start(*start),
+            Command::Meet(typist, offset) => {
+                self.take_up(typist, offset);
+                // No bytes at all: what is acknowledged is where it stands.
+                let _in_window = self.input.accept(typist, 0, Bytes::new());
+                self.acknowledge();
+            }
             Command::Input(typist, offset, data) => {
                 self.note_activity();
+                self.take_up(typist, offset);
                 if self.input.accept(typist, offset, data).is_err() {
                     tracing::warn!(pod = self.container.place.pod, "input that does not follow what came before it");
                 }
                 self.acknowledge();
             }
-            Command::InputEnd(typist, offset) => self.input.end(typist, offset),
+            Command::InputEnd(typist, offset) => {
+                self.take_up(typist, offset);
+                self.input.end(typist, offset, self.container.tty);
+            }
             Command::Resize(size) => self.resize(size),
             Command::Signal(signal) => self.signal(signal),
             Command::Stop(by) => self.end(Cause::Stopped { by }),
@@ -47,6 +57,14 @@ impl Half {
             // It has no life beyond the hub's.
             Command::OrphanLimit(_) | Command::Card(_) => {}
             Command::Printed(printed) => self.go_on(printed),
+        }
+    }
+
+    /// Takes the word of a writer who began while another half was there: what that one gave the container, it
+    /// acknowledged or it is not known any more.
+    fn take_up(&mut self, typist: Writer, offset: u64) {
+        if self.taken_up {
+            self.input.take_up(typist, offset);
         }
     }
 
