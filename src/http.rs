@@ -15,8 +15,10 @@
 //! | [`error`] | how errors are told |
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::Cluster;
@@ -77,12 +79,22 @@ pub struct Hub {
 /// How many lines of the audit trail may wait for the store.
 pub const TRAIL: usize = 4096;
 
+/// For how long, and how often, a line is brought to a store that does not take it.
+const TRAIL_LIMIT: Duration = Duration::from_secs(10 * 60);
+const TRAIL_AGAIN: Duration = Duration::from_secs(1);
+
 /// Writes the audit trail to the store until all who could add to it are gone. Nobody waits for it.
 pub async fn write_trail(store: SharedStore, mut lines: mpsc::Receiver<AuditRow>, metrics: Arc<Metrics>) {
     while let Some(row) = lines.recv().await {
-        if let Err(error) = store.add_audit(&row).await {
-            metrics.audit_unstored.inc();
-            tracing::error!(%error, "cannot store a line of the audit trail; the log has it");
+        let since = Instant::now();
+        while let Err(error) = store.add_audit(&row).await {
+            // A database that is away comes back; what it never takes is not to keep out all that comes behind it.
+            if lines.is_closed() || since.elapsed() > TRAIL_LIMIT {
+                metrics.audit_unstored.inc();
+                tracing::error!(%error, "cannot store a line of the audit trail; the log has it");
+                break;
+            }
+            tokio::time::sleep(TRAIL_AGAIN).await;
         }
     }
 }

@@ -343,6 +343,8 @@ impl Session {
             }
             *pace = Some(limit);
         }
+        // A connection that is just told what it has to know may have been told the limit of before.
+        let _order = self.telling.lock().await;
         self.tell(Command::Pace(limit)).await;
     }
 

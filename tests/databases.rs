@@ -130,6 +130,12 @@ async fn a_postgresql_that_freezes_is_noticed_by_nobody() {
     joins_at_once(&server, &id).await;
     tokio::time::sleep(AWAY).await;
     database.freeze(false);
+    until("the trail has who came while nothing could be stored", async || {
+        let (_, audit) = server.ask("GET", "/v1/audit?limit=1000", None).await;
+        let lines = audit["lines"].as_array().cloned().unwrap_or_default();
+        lines.iter().any(|line| line["action"] == "driver" && line["session"] == *id).then_some(())
+    })
+    .await;
     let expected = printed(450);
     assert!(unnoticed("frozen", watcher).await == expected);
     complete(&mut server, &id, &expected).await;

@@ -201,7 +201,11 @@ impl Past {
     }
 
     fn gap(&self, to: u64) -> Batch {
-        let reason = if self.session.row.record { Reason::AgentLost } else { Reason::NotRecorded };
+        let reason = match self.session.row.record {
+            true if self.session.journal.extent().from > self.offset => Reason::JournalLimit,
+            true => Reason::AgentLost,
+            false => Reason::NotRecorded,
+        };
         let time = super::now() as u64;
         Batch::of(&Record { offset: self.offset, time, payload: Payload::Dropped { to, reason } })
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use foghorn::protocol::ClientMessage;
+use foghorn::protocol::{ClientMessage, HubMessage};
 use serde_json::{Value, json};
 
 use crate::support::cluster::{BASH, Cluster, agent_image};
@@ -227,6 +227,23 @@ impl Drop for Webhook<'_> {
     fn drop(&mut self) {
         let _ = self.0.try_kubectl(&["delete", "validatingwebhookconfiguration", &self.0.namespace]);
     }
+}
+
+#[tokio::test]
+async fn a_start_is_told_as_it_goes_on() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let init = json!({
+        "name": "slow", "image": BASH, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", "sleep 8"],
+    });
+    cluster.deploy_with("demo", json!({ "initContainers": [init] }), json!({}));
+    let mut hub = cluster.hub_with("[apps.demo]\nkeep_containers = [\"slow\"]\n").await;
+    let started = hub.run(&["echo", "up"], json!({ "app": "demo", "detached": true })).await;
+    let id = started["id"].as_str().expect("an id");
+    let mut viewer = hub.attach(id, Hello::watch()).await;
+    let tells = |message: &HubMessage| matches!(message, HubMessage::Notice { text, .. } if text.contains("Successfully assigned"));
+    viewer.hears(tells).await;
+    viewer.shows("up\n").await;
+    assert_eq!(hub.ended(id).await["exit_status"], 0);
 }
 
 #[tokio::test]
