@@ -89,7 +89,7 @@ pub async fn write_trail(store: SharedStore, mut lines: mpsc::Receiver<AuditRow>
         let since = Instant::now();
         while let Err(error) = store.add_audit(&row).await {
             // A database that is away comes back; what it never takes is not to keep out all that comes behind it.
-            if lines.is_closed() || since.elapsed() > TRAIL_LIMIT {
+            if error.is_of_the_data() || lines.is_closed() || since.elapsed() > TRAIL_LIMIT {
                 metrics.audit_unstored.inc();
                 tracing::error!(%error, "cannot store a line of the audit trail; the log has it");
                 break;
@@ -108,7 +108,11 @@ impl Hub {
 
     /// Writes a line of the audit trail, to the log at once and to the store in its turn. A store that is slow or away
     /// does not stop what is audited: the log has it.
-    pub fn audit(&self, row: AuditRow) {
+    pub fn audit(&self, mut row: AuditRow) {
+        // No text of PostgreSQL's has it, and what was asked for may.
+        for text in [&mut row.actor, &mut row.address, &mut row.detail] {
+            text.retain(|letter| letter != '\0');
+        }
         tracing::info!(
             target: "audit", actor = row.actor, action = row.action, session = row.session.map(tracing::field::display),
             address = row.address, outcome = row.outcome, detail = row.detail,

@@ -345,7 +345,8 @@ impl Session {
         }
         // A connection that is just told what it has to know may have been told the limit of before.
         let _order = self.telling.lock().await;
-        self.tell(Command::Pace(limit)).await;
+        let newest = lock(&self.pace).unwrap_or(limit);
+        self.tell(Command::Pace(newest)).await;
     }
 
     /// Gives the terminal another size, if it is another one.

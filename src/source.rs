@@ -112,6 +112,11 @@ impl Control {
         self.0.send(command).await.is_ok()
     }
 
+    /// Tells the source, where it has room for it at once.
+    pub fn send_now(&self, command: Command) -> bool {
+        self.0.try_send(command).is_ok()
+    }
+
     /// Reads back records that the source has kept; `None` where the connection broke.
     pub async fn read(&self, from: u64, to: u64) -> Option<Vec<Batch>> {
         let (sender, receiver) = oneshot::channel();

@@ -185,6 +185,8 @@ async fn each_line_of_a_backfill_can_be_resumed_behind() {
         let run = start(&mut server, "blog", &format!("for i in 1 2 3; do echo {name} $i; done")).await;
         server.ended(&run).await;
     }
+    // A log hears of a run's end a moment after the run's own session.
+    until("all is there", async || (all(get(&server, "tail=100")).len() == 13).then_some(())).await;
     let mut answer = get(&server, "tail=100");
     let lines: Vec<Value> = std::iter::from_fn(|| answer.object()).collect();
     assert_eq!(lines.len(), 13, "{lines:#?}");

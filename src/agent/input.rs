@@ -73,7 +73,7 @@ impl Input {
     pub fn accept(&mut self, writer: Writer, offset: u64, mut data: Bytes) -> Result<(), OutOfWindow> {
         let (accepted, given) = self.writers.get(&writer).map_or((0, 0), |place| (place.accepted, place.given));
         let end = offset.checked_add(data.len() as u64).ok_or(OutOfWindow)?;
-        if offset > accepted || end > given + INPUT_WINDOW {
+        if offset > accepted || end > given.saturating_add(INPUT_WINDOW) {
             return Err(OutOfWindow);
         }
         self.make_room(writer)?;

@@ -75,8 +75,9 @@ fn driven(seat: &Seat, ending: Ending) -> Result<u8, Failure> {
             Ok(STATUS_HUB_FAILED)
         }
         Ending::Left(false) => {
-            let text =
-                format!("left {name} without a hub to tell; it is ended after its grace unless somebody attaches");
+            let text = format!(
+                "left {name}, and no hub said that it heard of it; where none has, it is ended after its grace unless somebody attaches"
+            );
             Err(Failure::new(STATUS_HUB_FAILED, text))
         }
         Ending::Closed => Err(Failure::new(STATUS_HUB_FAILED, format!("{name} was closed without an end"))),

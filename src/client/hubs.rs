@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -65,6 +65,8 @@ pub struct Hubs {
     settings: ClientSettings,
     http: Http,
     turn: AtomicUsize,
+    /// Whether the present context is known to be the own hub's: it may be another one later on, for other commands.
+    of_context: AtomicBool,
     started: Mutex<Vec<Child>>,
     /// The exit status of the last one that ended.
     ended: Mutex<Option<i32>>,
@@ -90,6 +92,7 @@ impl Hubs {
             tokens: Tokens::new(logins),
             settings,
             turn: AtomicUsize::new(0),
+            of_context: AtomicBool::new(false),
             started: Mutex::new(Vec::new()),
             ended: Mutex::new(None),
         })
@@ -185,7 +188,8 @@ impl Hubs {
             )));
         }
         let current = || crate::kubernetes::current();
-        if let Some((theirs, ours)) = file.context.as_ref().zip(wanted.and_then(|_| current()))
+        if !self.of_context.load(Ordering::Relaxed)
+            && let Some((theirs, ours)) = file.context.as_ref().zip(wanted.and_then(|_| current()))
             && !theirs.is(&ours)
         {
             return Err(ClientError::Mismatch(format!(
@@ -198,6 +202,7 @@ impl Hubs {
                 file.version, file.protocol
             )));
         }
+        self.of_context.store(true, Ordering::Relaxed);
         let token = match &self.settings.token {
             Some(token) => token.clone(),
             None => std::fs::read_to_string(&file.token_file)

@@ -6,11 +6,13 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::follower::{Ask, Filter, Start};
 use super::history::Past;
 use super::pattern;
-use super::pods::past::TRIES;
 use super::position::{ContainerAt, FileAt, FileId, Move, Positions, SessionAt};
 use super::sessions::{self, PAGE, number};
 use super::tail::Handle;
@@ -20,6 +22,9 @@ use crate::store::{Kind, Micros, SessionFilter, SessionRow, StoreError};
 
 /// The first window, in bytes from the end; each next one is so many times as large.
 const WINDOW: (u64, u64) = (64 << 10, 8);
+
+/// For how long containers' logs are asked for anew that cannot be read, all of them together.
+const AGAIN: Duration = Duration::from_secs(6);
 
 /// How many of the newest sessions are looked at for last lines, besides those that live.
 const SESSIONS: usize = 1000;
@@ -145,6 +150,8 @@ struct Best {
     since: Option<Micros>,
     /// Of each source the lines found.
     found: Vec<(Origin, VecDeque<(Micros, Place)>)>,
+    /// Until when what cannot be read is asked for anew: who waits for the answer does so for half a minute.
+    until: Instant,
     /// What is said of those that cannot be read.
     notices: Vec<Past>,
     /// With a number: no line from before this is among the last.
@@ -161,16 +168,12 @@ impl Best {
     async fn add(&mut self, origin: Origin, filter: &Filter) {
         let found = match &origin {
             Origin::Container(container) => {
-                // Where one cannot be read, the next ones are not waited for as long.
-                let tries = if self.notices.is_empty() { TRIES.0 } else { 0 };
-                match container.scan(self.tail, self.since, filter, tries).await {
-                    Ok(found) => found,
-                    Err(reason) => {
-                        let message = format!("what it said before cannot be read: {reason}");
-                        self.notices.push(Past::notice(container.process(), message));
-                        return;
-                    }
+                let (found, trouble) = container.scan(self.tail, self.since, filter, self.until).await;
+                if let Some(reason) = trouble {
+                    let message = format!("what it said before cannot be read: {reason}");
+                    self.notices.push(Past::notice(container.process(), message));
                 }
+                found
             }
             origin => scan(origin, self.tail, self.since, filter).await,
         };
@@ -209,7 +212,8 @@ async fn last(
     since: Option<Micros>,
     filter: &Filter,
 ) -> Result<(Vec<Past>, Positions), StoreError> {
-    let mut best = Best { tail, since, found: Vec::new(), notices: Vec::new(), cutoff: None };
+    let mut best =
+        Best { tail, since, found: Vec::new(), until: Instant::now() + AGAIN, notices: Vec::new(), cutoff: None };
     for (id, container) in &join.containers {
         if filter.wants_process(&container.process)
             && filter.wants_container(Some(&container.name))

@@ -210,7 +210,6 @@ impl Pods {
                 (standing.phase == standing::Phase::Ended).then(|| standing.exit.as_ref().map_or(0, |exit| exit.at));
             ended.map_or((0, 0), |at| (1, -at))
         });
-        self.note_too_many(containers.len() > MAX_CONTAINERS);
         containers.truncate(MAX_CONTAINERS);
         let cluster = &self.place.reach.cluster;
         let positions = stream::iter(containers.into_iter().map(async |(standing, container)| {

@@ -174,7 +174,12 @@ impl Session {
                     }
                 }
                 Event::InputAck(writer, offset) => self.note_input(writer, offset),
-                Event::Started => self.note_started(now()),
+                Event::Started => {
+                    self.note_started(now());
+                    // What an agent was told of the window before its command was there, it could not do.
+                    let size = *lock(&self.wanted_size);
+                    size.map(|size| source.control.send_now(Command::Resize(size)));
+                }
                 Event::Idle(left) => self.note_idle(left),
                 Event::Said(text) => self.notices.say(Notice::source(text)),
             }

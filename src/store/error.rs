@@ -56,6 +56,15 @@ impl StoreError {
         }
     }
 
+    /// Whether the database does not take what it was given, and never will: SQLSTATE's classes 22 and 23, wrong data and
+    /// broken constraints.
+    #[must_use]
+    pub fn is_of_the_data(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        code.is_some_and(|code| code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
+    }
+
     /// A word for its kind, without anything of the request or the database.
     #[must_use]
     pub fn name(&self) -> &'static str {

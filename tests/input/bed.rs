@@ -1,6 +1,7 @@
 //! A terminal session that talks all the time, and a witness who follows it from its first byte to its end.
 
 use std::fs;
+use std::time::Duration;
 
 use foghorn::protocol::HubMessage;
 use serde_json::{Value, json};
@@ -70,6 +71,15 @@ impl Bed {
     /// The most memory that the hub ever had, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         memory(&self.server)
+    }
+
+    /// The time that the hub has spent on processors.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.server.pid())).expect("a process");
+        let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
+        // The 14th and the 15th, in hundredths of a second; the first one here is the 3rd.
+        let hundredths = |at: usize| fields[at - 3].parse::<u64>().expect("a number");
+        Duration::from_millis(10 * (hundredths(14) + hundredths(15)))
     }
 
     /// The session's state.

@@ -315,11 +315,8 @@ async fn a_flood_of_pings_takes_no_memory_and_holds_up_nobody() {
 async fn a_flood_of_what_is_answered_with_words_takes_no_memory_either() {
     let bed = Bed::start().await;
     let before = bed.memory();
-    // A watcher may not type, take over, stop or send signals, and is told so each time.
-    let empty = frame(FIN | BINARY, b"");
-    for told in
-        [empty, frame(FIN | TEXT, br#"{"type":"take"}"#), frame(FIN | TEXT, br#"{"type":"signal","signal":77}"#)]
-    {
+    // A watcher may not type, and there is no such signal: it is told so each time.
+    for told in [frame(FIN | BINARY, b""), frame(FIN | TEXT, br#"{"type":"signal","signal":77}"#)] {
         let mut flood = bed.viewer("").await;
         let many = told.repeat((1 << 20) / told.len());
         for _ in 0..20 {
@@ -327,6 +324,11 @@ async fn a_flood_of_what_is_answered_with_words_takes_no_memory_either() {
                 break;
             }
         }
+        // Nor is anything done meanwhile for one who does not read.
+        let since = bed.cpu();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let spent = bed.cpu() - since;
+        assert!(spent < Duration::from_millis(1000), "{spent:?} within 2 s");
     }
     assert!(bed.memory() < before + (24 << 20), "{} KiB more", (bed.memory() - before) >> 10);
     bed.finish().await;

@@ -384,7 +384,8 @@ impl Half {
 
     /// The connection that wrote to the container is gone, and with it the input of one that takes only one such.
     fn input_went(&mut self) {
-        if self.way == (Way::Attach { stdin_once: true }) && self.container.stdin {
+        // A terminal's goes on all the same.
+        if self.way == (Way::Attach { stdin_once: true }) && self.container.stdin && !self.container.tty {
             self.input_over = true;
             self.input.close();
             self.say("the connection to its container broke, and with it the command's input ended");

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Sink, SinkExt, StreamExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::client::outgoing::{Outgoing, Piece};
 use crate::client::socket::Socket;
@@ -176,7 +177,9 @@ impl Link {
         let mut answered = false;
         if self.socket.close(None).await.is_ok() {
             while let Some(Ok(message)) = self.socket.next().await {
-                answered |= message.is_close();
+                let Message::Close(frame) = message else { continue };
+                // One that goes away may not have read it.
+                answered |= frame.is_none_or(|frame| frame.code == CloseCode::Normal);
             }
         }
         answered

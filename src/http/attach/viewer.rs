@@ -205,7 +205,7 @@ impl<'a> Attending<'a> {
                     timer.as_mut().reset(following.due());
                 }
                 came = finished(&mut past) => self.came(came, &mut following, connection)?,
-                ready = connection.stream.ready(interest(blocked)), if listens || blocked => {
+                ready = connection.stream.ready(interest(listens, blocked)), if listens || blocked => {
                     if ready?.is_readable() && listens && connection.read()? {
                         following.heard = Instant::now();
                     }
@@ -432,8 +432,13 @@ impl<'a> Attending<'a> {
     }
 }
 
-fn interest(blocked: bool) -> Interest {
-    if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+/// What is waited for: only that of which something is made, since what is ready already does not wait.
+fn interest(listens: bool, blocked: bool) -> Interest {
+    match (listens, blocked) {
+        (true, true) => Interest::READABLE | Interest::WRITABLE,
+        (false, true) => Interest::WRITABLE,
+        _ => Interest::READABLE,
+    }
 }
 
 /// Waits for work that is under way, and takes it off.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::request::{Answer, Failure, From, Run, open};
 use super::seen::Seen;
@@ -22,7 +22,7 @@ use crate::session::now;
 use crate::store::Micros;
 
 /// How often a broken answer is asked anew, and what passes in between.
-pub(in crate::logs) const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
 
 /// What passes in between at most, where the API server names a time.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -120,23 +120,21 @@ impl Origin {
         Self { reach, container, to }
     }
 
-    /// The last lines that are wanted: when each was written, and where a reader starts to get it.
-    ///
-    /// # Errors
-    /// Why it cannot be read, when it was asked for anew so often.
+    /// The last lines that are wanted: when each was written, and where a reader starts to get it. And why some cannot be
+    /// read, where that was asked for anew until then.
     pub async fn scan(
         &self,
         tail: Option<usize>,
         since: Option<Micros>,
         filter: &Filter,
-        mut tries: usize,
-    ) -> Result<VecDeque<(Micros, Move)>, String> {
+        until: Instant,
+    ) -> (VecDeque<(Micros, Move)>, Option<String>) {
         let place = |at| Move::Container(self.container.id, at);
         let first = self.to.restart.saturating_sub(1);
         let Some(tail) = tail else {
             let since = since.unwrap_or(0).max(0);
             let from = ContainerAt { time: since.unsigned_abs() * NANOS, ..ContainerAt::start(first) };
-            return Ok([(since, place(from))].into());
+            return ([(since, place(from))].into(), None);
         };
         let mut found = VecDeque::new();
         for restart in (first..=self.to.restart).rev() {
@@ -144,10 +142,12 @@ impl Origin {
             if wanted == 0 {
                 break;
             }
-            let more = self.scan_run(restart, wanted, since, filter, &mut tries).await?;
-            more.into_iter().rev().for_each(|(time, at)| found.push_front((time, place(at))));
+            match self.scan_run(restart, wanted, since, filter, until).await {
+                Ok(more) => more.into_iter().rev().for_each(|(time, at)| found.push_front((time, place(at)))),
+                Err(reason) => return (found, Some(reason)),
+            }
         }
-        Ok(found)
+        (found, None)
     }
 
     /// Whose log it is.
@@ -163,7 +163,7 @@ impl Origin {
         tail: usize,
         since: Option<Micros>,
         filter: &Filter,
-        tries: &mut usize,
+        until: Instant,
     ) -> Result<VecDeque<(Micros, ContainerAt)>, String> {
         let mut window = (tail.saturating_mul(2)).max(WINDOW.0);
         loop {
@@ -190,9 +190,10 @@ impl Origin {
             match read(client, &self.container, run, From::Last(window), ended, take).await {
                 Ok(()) => {}
                 Err(Failure::Gone(_)) => return Ok(VecDeque::new()),
-                Err(Failure::Busy(reason, _)) if *tries == 0 => return Err(reason),
-                Err(Failure::Busy(_, after)) => {
-                    *tries -= 1;
+                Err(Failure::Busy(reason, after)) => {
+                    if Instant::now() + again(after) > until {
+                        return Err(reason);
+                    }
                     sleep(again(after)).await;
                     continue;
                 }
