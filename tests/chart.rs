@@ -28,6 +28,8 @@ mod refusals;
 mod restricted;
 #[path = "chart/rights.rs"]
 mod rights;
+#[path = "chart/standard.rs"]
+mod standard;
 
 use std::io::Write;
 use std::path::Path;

@@ -35,6 +35,8 @@ mod resources;
 mod rights;
 #[path = "kubernetes/runs.rs"]
 mod runs;
+#[path = "chart/standard.rs"]
+mod standard;
 #[path = "kubernetes/starts.rs"]
 mod starts;
 #[path = "cli/terminal.rs"]

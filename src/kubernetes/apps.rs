@@ -214,6 +214,22 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn the_hubs_own_namespace_and_the_clusters_have_no_apps() {
+        let home = tempfile::tempdir().expect("a directory");
+        let settings = "backend = \"kubernetes\"\n[kubernetes]\nlayout = \"deis\"\nrunner = \"attach\"\n";
+        std::fs::write(home.path().join("foghorn.toml"), settings).expect("writes");
+        let args = crate::config::server::ServeArgs { home: Some(home.path().to_owned()), ..Default::default() };
+        let settings = crate::config::server::Server::read(args).expect("settings").kubernetes.expect("kubernetes");
+        let address = "http://127.0.0.1:1".parse().expect("an address");
+        let client = kube::Client::try_from(kube::Config::new(address)).expect("a client");
+        let cluster = Cluster { client, settings, apps: BTreeMap::new(), own: Some("hub".into()) };
+        assert_eq!(cluster.home("blog").expect("a place").namespace, "blog");
+        for reserved in ["hub", "kube-system", "kube-public"] {
+            assert!(matches!(cluster.home(reserved), Err(NoHome::Reserved(_))), "{reserved}");
+        }
+    }
+
     #[test]
     fn names_of_apps() {
         for (name, fits) in

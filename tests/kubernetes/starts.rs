@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use foghorn::protocol::{ClientMessage, HubMessage};
 use serde_json::{Value, json};
 
+use crate::standard::violations;
 use crate::support::cluster::{BASH, Cluster, agent_image};
 use crate::support::server::{Hello, Server, until};
 
@@ -54,6 +55,36 @@ async fn a_run_needs_no_shell_no_root_and_no_writable_files() {
     let strict = run(&mut hub, "strict", &["sh", "-c", "id -u; touch /x || exit 9"]).await;
     is(&cluster, &strict, 9, &[]).await;
     assert!(hub.output(strict["id"].as_str().expect("an id"), false).await.starts_with(b"1234\n"));
+    // All of the pod, with what brings the agent, is as restricted as the app's own.
+    let started = hub.run(&["sleep", "600"], json!({ "app": "strict", "detached": true })).await;
+    cluster.has_runs(1).await;
+    assert_eq!(violations(&cluster.lasting_runs()[0]["spec"]), [""; 0]);
+    hub.ask("DELETE", &format!("/v1/sessions/{}", started["id"].as_str().expect("an id")), None).await;
+    cluster.has_runs(0).await;
+}
+
+#[tokio::test]
+async fn a_quota_of_cpu_and_memory_has_room_for_a_run() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let amounts = json!({ "cpu": "100m", "memory": "64Mi" });
+    cluster.deploy_with("sized", json!({}), json!({ "resources": { "requests": amounts, "limits": amounts } }));
+    // It takes no pod with a container that does not say what it needs.
+    let hard = json!({ "requests.cpu": "1", "requests.memory": "1Gi", "limits.cpu": "1", "limits.memory": "1Gi" });
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "amounts" }, "spec": { "hard": hard },
+    }));
+    let silent = ["run", "probe", "--image=none", "--dry-run=server"];
+    until("the quota holds", async || cluster.try_kubectl(&silent).err()?.contains("amounts").then_some(())).await;
+    let mut hub = cluster.hub().await;
+    // Many at a time: each changes how much of the quota is used.
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let started = hub.run(&["sh", "-c", "exit 4"], json!({ "app": "sized", "detached": true })).await;
+        ids.push(started["id"].as_str().expect("an id").to_owned());
+    }
+    for id in ids {
+        is(&cluster, &hub.ended(&id).await, 4, &[]).await;
+    }
 }
 
 #[tokio::test]
