@@ -81,7 +81,9 @@ async fn a_pod_that_an_api_server_would_not_delete_is_deleted_when_it_is_back() 
 
 /// A hub with a copy of its database from before it had any run.
 async fn with_yesterday(settings: &str) -> (Server, Vec<u8>) {
-    let mut hub = Server::start_with(settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
+    // An API server that does not answer once is asked again with the next look for what was left.
+    let settings = format!("reap = \"5s\"\n{settings}");
+    let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
     hub.terminate().await;
     let yesterday = fs::read(hub.home().join("foghorn.db")).expect("a database");
     hub.again().await;
