@@ -16,11 +16,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::super::{Place, start};
 use super::splice::{Known, Rest, SURE, only_start_of, overlap};
 use crate::kubernetes::channel::{self, Frame, Input, Output};
-use crate::kubernetes::error::{is_refusal, sentence};
+use crate::kubernetes::error::{in_time, is_refusal, sentence};
 use crate::record::Cause;
 
 /// How long the API server may take to open streams.
 const OPEN: Duration = Duration::from_secs(30);
+
+/// The same for an attach, which is tried again.
+const ATTACH: Duration = Duration::from_secs(10);
 
 /// How long the first request for streams is tried again where a kubelet is not ready for it yet.
 const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
@@ -112,9 +115,13 @@ impl Container {
         params.stderr(!self.tty).tty(self.tty)
     }
 
-    async fn open(&self, request: Result<http::Request<Vec<u8>>, kube::core::request::Error>) -> Opened {
+    async fn open(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+        limit: Duration,
+    ) -> Opened {
         let request = request.map_err(|error| Unjoined::Refused(error.to_string()))?;
-        match timeout(OPEN, channel::open(&self.client, request)).await {
+        match timeout(limit, channel::open(&self.client, request)).await {
             Ok(Ok(streams)) => Ok(streams),
             Ok(Err(error)) if is_refusal(&error) => Err(Unjoined::Refused(sentence(&error))),
             Ok(Err(error)) => Err(Unjoined::Failed(sentence(&error))),
@@ -126,7 +133,7 @@ impl Container {
     pub(super) async fn exec(self, command: Vec<String>) -> Result<Box<Streams>, Unjoined> {
         let request = Request::new(Pod::url_path(&(), Some(&self.place.namespace)));
         let request = request.exec(&self.place.pod, command, &self.params(self.stdin));
-        let (output, input) = self.open(request).await?;
+        let (output, input) = self.open(request, OPEN).await?;
         Ok(Box::new(Streams { output, input, past: Past::default(), held: VecDeque::new() }))
     }
 
@@ -144,7 +151,7 @@ impl Container {
                 continue;
             }
             let request = Request::new(Pod::url_path(&(), Some(&self.place.namespace)));
-            let opened = self.open(request.attach(&self.place.pod, &self.params(stdin))).await;
+            let opened = self.open(request.attach(&self.place.pod, &self.params(stdin)), ATTACH).await;
             tries -= 1;
             match opened {
                 Ok((output, input)) => return Ok(Joined::Streams(Box::new(self.splice(output, input, &known).await))),
@@ -157,7 +164,7 @@ impl Container {
 
     /// Its end, with its pod if that is still there; none while it runs.
     async fn end(&self) -> Result<Option<(Option<Pod>, Cause)>, Unjoined> {
-        let pod = self.pods().get_opt(&self.place.pod).await;
+        let pod = in_time(self.pods().get_opt(&self.place.pod)).await;
         let pod = pod.map_err(|error| Unjoined::Failed(sentence(&error)))?;
         Ok(match pod.filter(|pod| self.uid.is_none() || pod.uid() == self.uid) {
             None => Some((None, start::gone())),
