@@ -95,6 +95,10 @@ impl fmt::Display for Size {
     }
 }
 
+/// How many offsets a hub has for what it numbers itself, as no agent does: one that goes on for it starts so far behind
+/// the end that it knows. So nothing gets the number of what a viewer was shown and no store had when the hub was killed.
+pub const NUMBERS: u64 = 1 << 40;
+
 /// Why a range of a session's output cannot be had any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,6 +116,8 @@ pub enum Reason {
     Acknowledged = 5,
     /// The connection to its container broke, and the container's log does not have it any more.
     NotLogged = 6,
+    /// Nothing is known to be missing: another hub goes on here, under numbers that the one before it can't have given.
+    Renumbered = 7,
     /// One that this version does not know.
     Unknown = 0,
 }
@@ -125,8 +131,15 @@ impl Reason {
             4 => Self::AgentLost,
             5 => Self::Acknowledged,
             6 => Self::NotLogged,
+            7 => Self::Renumbered,
             _ => Self::Unknown,
         }
+    }
+
+    /// Whether output is missing.
+    #[must_use]
+    pub fn is_loss(self) -> bool {
+        self != Self::Renumbered
     }
 
     /// A clause for a person: `… because {reason}`.
@@ -139,9 +152,10 @@ impl Reason {
             Self::AgentLost => "the agent died before it was stored",
             Self::Acknowledged => "the database that had it was replaced by an older copy",
             Self::NotLogged => {
-                "the connection to its container broke, and the container's log does not have it; how much it was is \
-                 not known"
+                "the connection to its container broke, and its place in the container's log, if it is there, is not \
+                 known"
             }
+            Self::Renumbered => "another hub has taken its source over",
             Self::Unknown => "of something that this version does not know",
         }
     }
@@ -172,7 +186,7 @@ pub enum Payload {
 /// One decoded entry of a session's sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it stands, in payload bytes from the session's start.
+    /// Where it stands, in payload bytes from the session's start, and [`NUMBERS`] for each hub that numbered it anew.
     pub offset: u64,
     /// When the agent made it, in microseconds since the Unix epoch.
     pub time: u64,

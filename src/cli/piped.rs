@@ -194,17 +194,17 @@ impl Run {
                 let (stream, data) = shaped.unwrap_or((*stream, Bytes::new()));
                 self.piped.sink.write(stream, data, Some(record.end()));
             }
-            Payload::Dropped { to, reason } => self.gap(record.offset, *to, *reason),
+            Payload::Dropped { to, reason } => {
+                self.gaps |= reason.is_loss();
+                self.piped.sink.note(&gap(record.offset, *to, *reason));
+                // A command that this client paces goes on behind it.
+                self.piped.sink.write(Stream::Stdout, Bytes::new(), Some(*to));
+            }
             Payload::Exit(exit) => return Turn::Exit(exit.clone()),
             _ => {}
         }
         let reached = self.piped.until == Until::Head && self.head.is_some_and(|head| record.end() >= head);
         if reached { Turn::Reached } else { Turn::On }
-    }
-
-    fn gap(&mut self, from: u64, to: u64, reason: Reason) {
-        self.gaps = true;
-        self.piped.sink.note(&gap(from, to, reason));
     }
 
     fn progress(&mut self, progress: &Progress) -> Turn {
@@ -265,5 +265,10 @@ fn end_mark() -> Record {
 /// A gap, for a person.
 #[must_use]
 pub fn gap(from: u64, to: u64, reason: Reason) -> String {
-    format!("bytes {from} to {to} of the output are missing, because {}", reason.describe())
+    let why = reason.describe();
+    match reason {
+        Reason::Renumbered => format!("what the command printed right before may be missing here, because {why}"),
+        Reason::NotLogged if to == from + 1 => format!("some of the output is missing here, because {why}"),
+        _ => format!("bytes {from} to {to} of the output are missing, because {why}"),
+    }
 }

@@ -163,7 +163,7 @@ impl Replay {
             }
             Payload::Resize(size) => self.size(*size),
             Payload::Dropped { to, reason } => {
-                self.gaps = true;
+                self.gaps |= reason.is_loss();
                 note(&super::piped::gap(record.offset, *to, *reason));
             }
             Payload::Exit(_) => return Some(self.over()),

@@ -52,6 +52,11 @@ fn written(format: Format, record: &Record) -> Bytes {
     }
 }
 
+/// Whether the record says that output is missing.
+fn is_loss(record: &Record) -> bool {
+    matches!(record.payload, Payload::Dropped { reason, .. } if reason.is_loss())
+}
+
 /// A record as JSON; `data` is base64.
 fn object(record: &Record) -> Option<serde_json::Value> {
     let (offset, at) = (record.offset, time(record.time as i64));
@@ -151,7 +156,7 @@ pub async fn output(
         loop {
             for record in ready.by_ref() {
                 let bytes: Bytes = written(format, &record);
-                reading.gap |= format == Format::Plain && matches!(record.payload, Payload::Dropped { .. });
+                reading.gap |= format == Format::Plain && is_loss(&record);
                 if !bytes.is_empty() {
                     return Ok::<_, io::Error>(Some((bytes, (reading, ready))));
                 }
@@ -193,7 +198,7 @@ pub async fn recording(
             },
         };
         for record in &records {
-            reading.gap |= matches!(record.payload, Payload::Dropped { .. });
+            reading.gap |= is_loss(record);
             cast.event(record, &mut text);
         }
         Ok::<_, io::Error>(Some((Bytes::from(text), (reading, None, cast, None))))

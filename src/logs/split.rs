@@ -152,9 +152,11 @@ impl Splitter {
             Payload::Dropped { to, reason } => {
                 self.let_go(lines);
                 self.read = self.read.max(*to);
-                let count = to.saturating_sub(record.offset.max(self.from.low()));
-                let message = format!("{count} bytes of output are missing: {}", reason.describe());
-                lines.push(SessionLine { time: self.time, stream: Stream::Hub, message, at: self.at() });
+                if reason.is_loss() {
+                    let count = to.saturating_sub(record.offset.max(self.from.low()));
+                    let message = format!("{count} bytes of output are missing: {}", reason.describe());
+                    lines.push(SessionLine { time: self.time, stream: Stream::Hub, message, at: self.at() });
+                }
             }
             Payload::Exit(_) => self.let_go(lines),
             Payload::Resize(_) | Payload::Snapshot(..) | Payload::Unknown(_) => {}

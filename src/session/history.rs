@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::record::{Batch, Payload, Reason, Record};
+use crate::record::{Batch, NUMBERS, Payload, Reason, Record};
 use crate::source::Printed;
 use crate::store::{Extent, SharedStore, StoreError};
 
@@ -86,8 +86,22 @@ impl Journal {
     pub async fn printed(&self, to: u64) -> Result<Printed, StoreError> {
         let start = to.min(Printed::FIRST as u64);
         let first = self.output(0, start).await?;
-        let last = self.output(to.saturating_sub(Printed::LAST as u64), to).await?;
+        let last = self.output(self.back(to, Printed::LAST as u64).await?, to).await?;
         Ok(Printed { first: if first.len() as u64 == start { first } else { Vec::new() }, last })
+    }
+
+    /// The offset that is so many bytes of output before another one: numbers that a hub has left out are none.
+    async fn back(&self, mut to: u64, mut count: u64) -> Result<u64, StoreError> {
+        loop {
+            let from = to.saturating_sub(count);
+            let first = self.read(from).await?.and_then(|batch| batch.records().next());
+            match first.map(|record| record.payload) {
+                Some(Payload::Dropped { to: end, reason: Reason::Renumbered }) if end <= to => {
+                    (to, count) = (end.saturating_sub(NUMBERS), count.saturating_sub(to - end));
+                }
+                _ => return Ok(from),
+            }
+        }
     }
 
     /// The output in a range, as far as it ends that in one piece.
@@ -98,7 +112,7 @@ impl Journal {
             for record in batch.records().take_while(|record| record.offset < to) {
                 match record.payload {
                     Payload::Output(_, data) => bytes.extend(data.iter().take((to - record.offset) as usize)),
-                    Payload::Dropped { .. } => bytes.clear(),
+                    Payload::Dropped { reason, .. } if reason.is_loss() => bytes.clear(),
                     _ => {}
                 }
             }

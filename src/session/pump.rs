@@ -14,7 +14,7 @@ use super::{Session, lock, now};
 use crate::agent::protocol::Start;
 use crate::backend::{Backend, BackendError};
 use crate::metrics::Metrics;
-use crate::record::{Batch, Cause, Payload, Record};
+use crate::record::{Batch, Cause, NUMBERS, Payload, Reason, Record};
 use crate::source::{Command, Control, Event, Printed, Source};
 
 /// How long the pump waits before it connects again, at first and at most.
@@ -108,6 +108,9 @@ impl Session {
                         _ => Cause::Lost { reason: NO_TRACE.into() },
                     };
                     backend.clean_up(self.id(), place).await;
+                    if first && start.is_none() {
+                        self.renumber();
+                    }
                     self.conclude(cause);
                     self.note_source_gone();
                 }
@@ -259,6 +262,13 @@ impl Session {
     fn continued(&self, batch: Batch) -> Batch {
         let marks = lock(&self.ring).marks();
         batch.after(self.head()).without(&marks)
+    }
+
+    /// The sequence goes on behind all that an earlier hub may have shown and not stored.
+    fn renumber(&self) {
+        let (offset, time) = (self.head(), now() as u64);
+        let payload = Payload::Dropped { to: offset + NUMBERS, reason: Reason::Renumbered };
+        self.publish(Batch::of(&Record { offset, time, payload }));
     }
 
     /// Ends the session from this side: the source will not.

@@ -148,12 +148,7 @@ async fn hand_over(hub: &Server) -> String {
 async fn has(hub: &Server, id: &str, end: &str) -> Viewer {
     let mut viewer = hub.attach(id, Hello::watch()).await;
     viewer.shows(end).await;
-    let store = foghorn::store::open(None, &hub.home().join("foghorn.db")).await.expect("a database");
-    let id = id.parse().expect("an id");
-    until("it is in the journal", async || {
-        (store.extent(id).await.expect("an extent").to == viewer.next).then_some(())
-    })
-    .await;
+    until("it is in the journal", async || (stored(hub, id).await == viewer.next).then_some(())).await;
     viewer
 }
 
@@ -191,6 +186,93 @@ async fn a_hub_that_starts_tells_of_a_log_that_was_rotated_beyond_its_place() {
     assert_eq!(String::from_utf8_lossy(&viewer.output), expected);
     let reasons: Vec<Reason> = viewer.gaps.iter().map(|(.., reason)| *reason).collect();
     assert_eq!(reasons, [Reason::NotLogged; 2]);
+}
+
+/// The offset up to which the store has a session's output.
+async fn stored(hub: &Server, id: &str) -> u64 {
+    let store = foghorn::store::open(None, &hub.home().join("foghorn.db")).await.expect("a database");
+    store.extent(id.parse().expect("an id")).await.expect("an extent").to
+}
+
+#[tokio::test]
+async fn what_was_shown_and_not_stored_when_a_hub_was_killed_costs_nothing_that_follows() {
+    let (channels, mut hub, _dir) = hub(V4).await;
+    // A line without its end is in no log.
+    let prompt = |wait| [(Duration::from_millis(wait), "$ ".to_owned())];
+    channels.set_logs(&[lines(0..100)]);
+    channels.set_prints(&prompt(1000));
+    let id = hand_over(&hub).await;
+    let mut viewer = hub.attach(&id, Hello::watch()).await;
+    viewer.shows("line 99\n").await;
+    loop {
+        viewer.shows("$ ").await;
+        hub.kill();
+        channels.set_prints(&[(Duration::from_millis(500), "next\n".into())]);
+        if stored(&hub, &id).await < viewer.next {
+            break;
+        }
+        channels.set_prints(&prompt(500));
+        hub.again().await;
+        viewer = hub.attach(&id, Hello { from: Some(viewer.next), ..Hello::watch() }).await;
+    }
+    hub.again().await;
+    let mut all = hub.attach(&id, Hello::watch()).await;
+    all.shows("next\n").await;
+    // One that comes back at once, and one that comes when more was printed than it had.
+    for from in [viewer.next, viewer.next] {
+        let mut viewer = hub.attach(&id, Hello { from: Some(from), ..Hello::watch() }).await;
+        viewer.shows("next\n").await;
+        assert_eq!(String::from_utf8_lossy(&viewer.output), "next\n");
+    }
+    assert!(String::from_utf8_lossy(&all.output).starts_with(&lines(0..100)), "{:?}", all.seen);
+    assert_eq!(all.gaps, []);
+    // The next hub finds its place behind it.
+    let stored_all = async || (stored(&hub, &id).await == all.next).then_some(());
+    until("it is in the journal", stored_all).await;
+    hub.kill();
+    let printed = String::from_utf8_lossy(&all.output).replace("$ next", "next");
+    channels.set_logs(&[printed.clone() + "meanwhile\n"]);
+    hub.again().await;
+    let mut after = hub.attach(&id, Hello { from: Some(all.next), ..Hello::watch() }).await;
+    after.shows("meanwhile\n").await;
+    assert_eq!((&after.output[..], &after.gaps[..]), (&b"meanwhile\n"[..], &[][..]));
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    hub.ended(&id).await;
+}
+
+#[tokio::test]
+async fn who_saw_more_of_an_exec_than_was_stored_is_told_its_end() {
+    let (_channels, mut hub, _dir) = hub(V4).await;
+    let (id, next) = loop {
+        let id = start(&hub, &["hang"]).await;
+        let mut viewer = hub.attach(&id, Hello::watch()).await;
+        viewer.shows("before\n").await;
+        hub.kill();
+        if stored(&hub, &id).await < viewer.next {
+            break (id, viewer.next);
+        }
+        hub.again().await;
+    };
+    hub.again().await;
+    let mut viewer = hub.attach(&id, Hello { from: Some(next), ..Hello::watch() }).await;
+    viewer.rest().await;
+    let exit = serde_json::to_value(viewer.exit.expect("its end")).expect("JSON");
+    assert_eq!(exit["cause"], "lost", "{exit}");
+}
+
+#[tokio::test]
+async fn a_log_that_has_more_than_came_is_told_in_the_end() {
+    let (channels, hub, _dir) = hub(V4).await;
+    channels.set_logs(&[lines(0..100), lines(0..100), lines(0..2000)]);
+    channels.set_prints(&[(Duration::from_millis(1500), lines(101..2000))]);
+    channels.end();
+    let id = hand_over(&hub).await;
+    let mut viewer = hub.attach(&id, Hello::watch()).await;
+    viewer.rest().await;
+    assert_eq!(String::from_utf8_lossy(&viewer.output), lines(0..100) + &lines(101..2000));
+    let head = (lines(0..100) + &lines(101..2000)).len() as u64;
+    assert_eq!(viewer.gaps, [(head, head + 9, Reason::NotLogged)], "{:?}", viewer.seen);
+    assert_eq!(hub.ended(&id).await["exit_status"], 0);
 }
 
 /// What a session has of a pod whose log is these each time that it is read, and that prints these behind an attach.

@@ -46,6 +46,9 @@ struct Container {
     logs: VecDeque<String>,
     /// What an attach gives, each after a wait.
     prints: Vec<(Duration, String)>,
+    /// Whether it ends behind that.
+    ends: bool,
+    has_ended: bool,
 }
 
 impl Container {
@@ -81,6 +84,11 @@ impl Channels {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).prints = prints.to_vec();
     }
 
+    /// It ends behind what is printed next.
+    pub(crate) fn end(&self) {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner).ends = true;
+    }
+
     /// Writes a kubeconfig for it; its path.
     pub(crate) fn kubeconfig(&self, dir: &Path) -> String {
         let config = json!({
@@ -107,7 +115,8 @@ async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mute
             let log = container.lock().unwrap_or_else(PoisonError::into_inner).log();
             return answer_with(&mut stream, 200, log.as_bytes()).await;
         }
-        let answer = object(target.split('?').next().unwrap_or_default());
+        let has_ended = container.lock().unwrap_or_else(PoisonError::into_inner).has_ended;
+        let answer = object(target.split('?').next().unwrap_or_default(), has_ended);
         let code = if answer["code"] == 404 { 404 } else { 200 };
         return answer_with(&mut stream, code, answer.to_string().as_bytes()).await;
     }
@@ -135,6 +144,14 @@ async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mute
     for (wait, text) in prints {
         tokio::time::sleep(wait).await;
         say(&mut socket, STDOUT, text.as_bytes()).await;
+    }
+    let ends = {
+        let mut container = container.lock().unwrap_or_else(PoisonError::into_inner);
+        container.has_ended = container.ends;
+        container.ends
+    };
+    if ends {
+        return exit(socket, 0).await;
     }
     while hear(&mut socket).await.is_some() {}
 }
@@ -178,7 +195,11 @@ fn status(code: u16, message: &str) -> Value {
 }
 
 /// What there is at a path.
-fn object(path: &str) -> Value {
+fn object(path: &str, has_ended: bool) -> Value {
+    let state = match has_ended {
+        true => json!({ "terminated": { "exitCode": 0, "reason": "Completed" } }),
+        false => json!({ "running": {} }),
+    };
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
@@ -187,7 +208,7 @@ fn object(path: &str) -> Value {
         },
         "spec": { "containers": [{ "name": "web", "image": "web:1" }] },
         "status": { "phase": "Running", "containerStatuses": [
-            { "name": "web", "image": "web:1", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } },
+            { "name": "web", "image": "web:1", "imageID": "", "ready": true, "restartCount": 0, "state": state },
         ] },
     });
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");

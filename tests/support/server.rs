@@ -438,7 +438,7 @@ impl Viewer {
                     self.output.extend_from_slice(data);
                 }
                 Payload::Exit(exit) => self.exit = Some(exit.clone()),
-                Payload::Dropped { to, reason } => self.gaps.push((record.offset, *to, *reason)),
+                Payload::Dropped { to, reason } if reason.is_loss() => self.gaps.push((record.offset, *to, *reason)),
                 _ => assert_eq!(record.offset, self.next, "records are contiguous"),
             }
             self.next = record.end().max(self.next);

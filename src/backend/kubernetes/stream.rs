@@ -39,7 +39,7 @@ use crate::agent::protocol::{HEARTBEAT, SILENCE};
 use crate::agent::spool::{Cursor, Spool};
 use crate::kubernetes::channel::{Ended, Frame};
 use crate::metrics::Metrics;
-use crate::record::{Batch, Cause, Payload, Reason, Size, Stream};
+use crate::record::{Batch, Cause, NUMBERS, Payload, Reason, Size, Stream};
 use crate::source::{Command, Control, Event, Source};
 use crate::tasks::Tasks;
 
@@ -130,6 +130,8 @@ struct Half {
     unheard: Option<Instant>,
     /// Whether another half was there before this one.
     taken_up: bool,
+    /// Whether that one may have given numbers to what is not known here.
+    renumbers: bool,
     /// Whether streams were ever open.
     began: bool,
     ended: bool,
@@ -144,7 +146,7 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
     let mut half = Half {
         cursor: spool.seek(parts.from),
         spool,
-        known: Known::at(parts.from),
+        known: Known::at(parts.from % NUMBERS),
         container: parts.container,
         way: parts.way,
         at_end: parts.at_end,
@@ -163,6 +165,7 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
         ending: None,
         unheard: None,
         taken_up: parts.started,
+        renumbers: parts.started,
         began: false,
         ended: false,
         safe: false,
@@ -315,14 +318,23 @@ impl Half {
 
     /// What was printed while nobody was attached.
     fn take_in(&mut self, past: Past) {
+        let renumbers = std::mem::take(&mut self.renumbers);
         if past.lost {
             self.known.lose();
-            let to = self.spool.head() + 1;
+            let to = self.spool.head() + if renumbers { NUMBERS } else { 1 };
             self.mark(Payload::Dropped { to, reason: Reason::NotLogged });
         }
         if !past.bytes.is_empty() {
             // A log does not say which of its lines were stderr.
             self.print(Stream::Stdout, past.bytes.into());
+        }
+        if renumbers && !past.lost && !past.is_all {
+            let to = self.spool.head() + NUMBERS;
+            self.mark(Payload::Dropped { to, reason: Reason::Renumbered });
+        }
+        if past.missing > 0 {
+            let to = self.spool.head() + past.missing;
+            self.mark(Payload::Dropped { to, reason: Reason::NotLogged });
         }
         if let Some(said) = past.said {
             self.say(said);

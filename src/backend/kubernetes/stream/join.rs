@@ -84,6 +84,10 @@ pub(super) struct Past {
     pub(super) bytes: Vec<u8>,
     /// Whether some before it is gone.
     pub(super) lost: bool,
+    /// Whether nothing else was printed: it is of a container that has ended.
+    pub(super) is_all: bool,
+    /// How many bytes before its end the log has more than came, where they can't be told from the others.
+    pub(super) missing: u64,
     /// What the people should know.
     pub(super) said: Option<String>,
 }
@@ -180,10 +184,11 @@ impl Container {
         if ended && (log.is_err() || past.lost) {
             return Past::default();
         }
-        if let Ok(log) = &log
-            && past.said.is_none()
-        {
-            past.said = known.differs(log, past.bytes.len() as u64).map(differs);
+        if let Ok(log) = &log {
+            past.is_all = true;
+            let differs = known.differs(log, past.bytes.len() as u64).unwrap_or_default();
+            past.missing = differs.max(0).unsigned_abs();
+            past.said = (differs < 0).then(|| came_twice(differs.unsigned_abs()));
         }
         past
     }
@@ -272,7 +277,7 @@ fn past(log: &Result<Vec<u8>, String>, known: &Known) -> Past {
     match log {
         Ok(log) => match known.rest(log) {
             Rest::From(at) => Past { bytes: log[at..].to_vec(), ..Past::default() },
-            Rest::Lost(at) => Past { bytes: log[at..].to_vec(), lost: true, said: None },
+            Rest::Lost(at) => Past { bytes: log[at..].to_vec(), lost: true, ..Past::default() },
         },
         Err(error) => Past {
             said: Some(format!("what it printed while nobody was attached to it is not known: {error}")),
@@ -281,14 +286,8 @@ fn past(log: &Result<Vec<u8>, String>, known: &Known) -> Past {
     }
 }
 
-/// What is said of an output that is longer or shorter than the log.
-fn differs(more: i64) -> String {
-    let count = more.unsigned_abs();
-    if more > 0 {
-        format!("{count} bytes of its output are missing where the hub attached to it")
-    } else {
-        format!("{count} bytes of its output came twice where the hub attached to it")
-    }
+fn came_twice(count: u64) -> String {
+    format!("{count} bytes of its output came twice where the hub attached to it")
 }
 
 /// What comes over streams before it is known what was printed before them.
