@@ -20,6 +20,8 @@ mod helm;
 mod hub;
 #[path = "chart/image.rs"]
 mod image;
+#[path = "chart/missed.rs"]
+mod missed;
 #[path = "chart/objects.rs"]
 mod objects;
 #[path = "chart/refusals.rs"]

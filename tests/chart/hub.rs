@@ -5,7 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -14,22 +14,22 @@ use crate::helm::Helm;
 use crate::image;
 use crate::support::cluster::{BASH, import};
 
-const TOKEN: &str = "token-of-a-tester-0123456789";
+pub(crate) const TOKEN: &str = "token-of-a-tester-0123456789";
 
 /// A hub that is installed in the cluster, with an app, `demo`, whose runs it starts.
-struct Installed {
+pub(crate) struct Installed {
     forward: Forward,
     volume: Volume,
     helm: Helm,
     values: Value,
     home: tempfile::TempDir,
     // Last: its namespaces go when all else is gone.
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
 }
 
 impl Installed {
     /// `None`, with a loud line, where there is no cluster or no Helm.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let cluster = Cluster::find()?;
         let (helm, archive) = (cluster.helm()?, image::archive()?);
         import(&archive);
@@ -51,10 +51,15 @@ impl Installed {
         Some(Self { forward, volume, helm, values, home, cluster })
     }
 
+    /// Where the hub is, for those outside of the cluster.
+    pub(crate) fn url(&self) -> String {
+        self.forward.url()
+    }
+
     /// A client, outside of the cluster.
-    fn client(&self, token: &str, args: &[&str]) -> Command {
+    pub(crate) fn client(&self, token: &str, args: &[&str]) -> Command {
         let mut client = Command::new(env!("CARGO_BIN_EXE_foghorn"));
-        client.args(args).env("FOGHORN_URL", self.forward.url()).env("FOGHORN_TOKEN", token);
+        client.args(args).env("FOGHORN_URL", self.url()).env("FOGHORN_TOKEN", token);
         client.env("FOGHORN_HOME", self.home.path()).env_remove("KUBECONFIG");
         client.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         client
@@ -76,7 +81,7 @@ impl Installed {
     }
 
     /// Pods of runs that are there.
-    fn run_pods(&self) -> Vec<String> {
+    pub(crate) fn run_pods(&self) -> Vec<String> {
         let names = self.cluster.kubectl(&["get", "pods", "-n", &self.cluster.apps, "-o", "name", "-l", "!tests/app"]);
         names.lines().map(str::to_owned).collect()
     }
@@ -88,7 +93,7 @@ impl Installed {
     }
 
     /// Uninstalls it, and holds that nothing is left.
-    fn uninstall(self) {
+    pub(crate) fn uninstall(self) {
         until("the pods of runs are gone", || self.run_pods().is_empty().then_some(()));
         let request = json!({"name": self.cluster.release, "namespace": self.cluster.hub});
         self.helm.ask("uninstall", request).expect("uninstalls");
@@ -318,124 +323,8 @@ fn a_token_of_the_cluster_has_the_rights_that_its_owner_has_there() {
     hub.uninstall();
 }
 
-/// What a person does that needs a right of the hub's.
-type Act = fn(&Installed) -> bool;
-
-/// After how long what has not worked is taken not to.
-const ACT: Duration = Duration::from_secs(15);
-
-/// How long what has to work may take.
-const RUN: Duration = Duration::from_secs(90);
-
-impl Installed {
-    /// Whether a client comes to a good end, in time.
-    fn works(&self, limit: Duration, args: &[&str]) -> bool {
-        let mut client = self.client(TOKEN, args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
-        let since = Instant::now();
-        while since.elapsed() < limit {
-            if let Some(status) = client.try_wait().expect("waits") {
-                return status.success();
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        let _ = client.kill();
-        let _ = client.wait();
-        false
-    }
-
-    fn runs(&self) -> bool {
-        self.works(ACT, &["run", "-a", "demo", "-n", "--", "true"])
-    }
-
-    fn runs_from(&self) -> bool {
-        self.works(ACT, &["run", "-a", "demo", "-n", "--from", "deploy/demo-web", "--", "true"])
-    }
-
-    /// Whether the app's log has what its pod has said.
-    fn reads_the_log(&self) -> bool {
-        let since = Instant::now();
-        while since.elapsed() < ACT {
-            let output = self.client(TOKEN, &["logs", "-a", "demo", "--ps", "web"]).output().expect("runs");
-            if String::from_utf8_lossy(&output.stdout).lines().any(|line| line.ends_with(": up")) {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        false
-    }
-
-    /// Whether a run is refused whose pod a Service would send traffic to.
-    fn keeps_out_of_services(&self) -> bool {
-        let name = "takes-runs";
-        self.cluster.apply(&[json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": self.cluster.apps},
-            "spec": {"selector": {"foghorn.dev/app": "demo"}, "ports": [{"port": 80, "protocol": "TCP"}]},
-        })]);
-        let runs = self.works(RUN, &["run", "-a", "demo", "-n", "--", "true"]);
-        self.cluster.kubectl(&["delete", "service", name, "-n", &self.cluster.apps]);
-        !runs
-    }
-
-    /// Takes a verb out of the hub's role; the role as it was.
-    fn take_away(&self, resource: &str, verb: &str) -> Value {
-        let roles = self.cluster.kubectl(&["get", "roles", "-n", &self.cluster.apps, "-o", "json"]);
-        let roles: Value = serde_json::from_str(&roles).expect("JSON");
-        let is_ours = |role: &&Value| role["metadata"]["labels"]["app.kubernetes.io/instance"] == self.cluster.release;
-        let mut role = roles["items"].as_array().expect("roles").iter().find(is_ours).expect("a role").clone();
-        for key in ["resourceVersion", "managedFields", "uid", "creationTimestamp"] {
-            role["metadata"].as_object_mut().expect("an object").remove(key);
-        }
-        let before = role.clone();
-        let resource = resource.rsplit_once("apps/").map_or(resource, |(_, name)| name);
-        let rules = role["rules"].as_array_mut().expect("rules");
-        let rule = rules.iter_mut().find(|rule| rule["resources"] == json!([resource])).expect("a rule");
-        rule["verbs"].as_array_mut().expect("verbs").retain(|other| other != verb);
-        rules.retain(|rule| rule["verbs"] != json!([]));
-        self.put(&role);
-        before
-    }
-
-    fn put(&self, role: &Value) {
-        let output = self.cluster.kubectl_may(&["replace", "-f", "-"], &role.to_string());
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let wanted = crate::rights::given(role["rules"].as_array().expect("rules"));
-        until("the cluster knows the role", || {
-            let mut rights = self.cluster.rights(&self.cluster.apps);
-            // Its reviews are another role's.
-            rights.retain(|resource, _| !resource.contains(".k8s.io/"));
-            (rights == wanted).then_some(())
-        });
-    }
-}
-
-/// Left out are `list` and `delete` on pods, whose lack is noticed much later, what is only told (events), what an agent
-/// needs not (attach), and the verbs that only newer clusters ask for.
-#[test]
-fn a_right_that_is_taken_away_is_missed() {
-    let Some(hub) = Installed::new() else { return };
-    let acts: [(&str, &str, Act); 8] = [
-        ("pods", "create", Installed::runs),
-        ("pods", "get", Installed::runs),
-        ("pods", "watch", Installed::runs),
-        ("apps/deployments", "list", Installed::runs),
-        ("apps/deployments", "get", Installed::runs_from),
-        ("services", "list", Installed::keeps_out_of_services),
-        ("pods/exec", "get", Installed::runs),
-        ("pods/log", "get", Installed::reads_the_log),
-    ];
-    for (resource, verb, act) in acts {
-        let role = hub.take_away(resource, verb);
-        assert!(!act(&hub), "nothing lacks {verb} on {resource}");
-        hub.put(&role);
-        println!("with {verb} on {resource} again");
-        until("it works with the right", || act(&hub).then_some(()));
-    }
-    until("runs work", || hub.runs().then_some(()));
-    hub.uninstall();
-}
-
 /// A service account of the apps' namespace with these rules; its token.
-fn account(cluster: &Cluster, name: &str, rules: &Value) -> String {
+pub(crate) fn account(cluster: &Cluster, name: &str, rules: &Value) -> String {
     let meta = json!({"name": name, "namespace": cluster.apps});
     let rbac = "rbac.authorization.k8s.io";
     cluster.apply(&[
