@@ -35,6 +35,8 @@ mod resources;
 mod rights;
 #[path = "kubernetes/runs.rs"]
 mod runs;
+#[path = "kubernetes/silence.rs"]
+mod silence;
 #[path = "chart/standard.rs"]
 mod standard;
 #[path = "kubernetes/starts.rs"]

@@ -177,18 +177,6 @@ async fn exec_ends_with_its_limit_its_pod_and_its_hub() {
 }
 
 #[tokio::test]
-async fn exec_that_is_silent_for_long_lives_on() {
-    let Some((_cluster, hub)) = demo().await else { return };
-    let id = started(&hub, &["sh", "-c", "read x; echo got $x"], json!({ "stdin": true })).await;
-    // Longer than either side is silent before it is given up.
-    tokio::time::sleep(std::time::Duration::from_secs(50)).await;
-    let mut driver = hub.attach(&id, Hello::drive(1)).await;
-    driver.type_at(0, "it\n").await;
-    driver.rest().await;
-    assert_eq!(String::from_utf8_lossy(&driver.output), "got it\n", "{:?}", driver.exit);
-}
-
-#[tokio::test]
 async fn an_exec_that_is_asked_for_again_is_the_same_also_once_its_pod_is_gone() {
     let Some((cluster, hub)) = demo().await else { return };
     let keyed = json!({ "idempotency_key": "k" });
