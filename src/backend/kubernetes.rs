@@ -23,14 +23,14 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use self::remove::Remover;
 use super::{Backend, BackendError, Handed, Order, Run, Tell, What, Whose};
 use crate::config::kubernetes::Runner;
 use crate::kubernetes::apps::{Home, NoHome};
-use crate::kubernetes::error::{in_time, is_refusal, sentence};
+use crate::kubernetes::error::{sentence, surely};
 use crate::kubernetes::{Cluster, INSTALLATION, SESSION};
 use crate::metrics::Metrics;
 use crate::source::Source;
@@ -42,12 +42,6 @@ mod remove;
 pub mod spec;
 pub mod start;
 mod stream;
-
-/// How often a pod is asked for before its making counts as failed, and what passes in between.
-const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
-
-/// For how long it is asked for again: an API server that itself waits for somebody would take as long each time.
-const TRYING: Duration = Duration::from_secs(5);
 
 /// How long the API server may take to say that it is there.
 const READY: Duration = Duration::from_secs(2);
@@ -150,7 +144,7 @@ impl Kubernetes {
         if let Some(from) = run.from.as_ref().or(own.from.as_ref()) {
             let name = from.strip_prefix("deploy/").or(from.strip_prefix("deployment/"));
             let name = name.ok_or_else(|| format!("a run is made from deploy/NAME, not from {from}"))?;
-            let deployment = in_time(deployments.get(name)).await.map_err(|error| sentence(&error))?;
+            let deployment = surely(|| deployments.get(name)).await.map_err(|error| sentence(&error))?;
             return match self.cluster.app_of(&deployment).as_deref() == Some(app) {
                 true => Ok(deployment),
                 false => Err(format!("{from} in {} does not belong to the app {app}", home.namespace)),
@@ -170,7 +164,8 @@ impl Kubernetes {
             ));
         }
         let services = Api::<Service>::namespaced(self.cluster.client.clone(), namespace);
-        let services = match in_time(services.list(&ListParams::default())).await {
+        let all = ListParams::default();
+        let services = match surely(|| services.list(&all)).await {
             Ok(services) => services,
             // Not every hub may look at Services; who keeps labels then sees to it himself.
             Err(kube::Error::Api(status)) if status.code == 403 => return Ok(()),
@@ -206,30 +201,23 @@ impl Kubernetes {
 
     /// Has a pod made, once.
     async fn ask_for(&self, pod: &Pod, place: &Place, session: Uuid) -> Result<(), String> {
-        let pods = self.pods(&place.namespace);
-        let (since, mut tries) = (Instant::now(), TRIES.0);
-        loop {
-            tries -= 1;
-            let error = match in_time(pods.create(&PostParams::default(), pod)).await {
-                Ok(_) => return Ok(()),
-                // An earlier try, whose answer was lost, has made it.
-                Err(kube::Error::Api(status)) if status.code == 409 && self.is_own(place, session).await => {
-                    return Ok(());
+        let pods = &self.pods(&place.namespace);
+        let made = surely(|| async move {
+            match pods.create(&PostParams::default(), pod).await {
+                Ok(_) => Ok(()),
+                // An earlier try, whose answer was lost, may have made it.
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    let own = session.to_string();
+                    let there = pods.get_opt(&place.pod).await?;
+                    match there.is_some_and(|pod| pod.labels().get(SESSION) == Some(&own)) {
+                        true => Ok(()),
+                        false => Err(kube::Error::Api(status)),
+                    }
                 }
-                Err(error) if is_refusal(&error) => return Err(sentence(&error)),
-                Err(error) => sentence(&error),
-            };
-            if tries == 0 || since.elapsed() > TRYING {
-                return Err(error);
+                Err(error) => Err(error),
             }
-            tracing::warn!(error, %session, "cannot make a pod; trying again");
-            tokio::time::sleep(TRIES.1).await;
-        }
-    }
-
-    async fn is_own(&self, place: &Place, session: Uuid) -> bool {
-        let pod = in_time(self.pods(&place.namespace).get_opt(&place.pod)).await.ok().flatten();
-        pod.is_some_and(|pod| pod.labels().get(SESSION).is_some_and(|id| *id == session.to_string()))
+        });
+        made.await.map_err(|error| sentence(&error))
     }
 
     /// What deletes a session's pod, if it is this installation's, or to be deleted.
@@ -317,7 +305,7 @@ impl Backend for Kubernetes {
         let own = ListParams::default().labels(&format!("{INSTALLATION}={},{SESSION}", self.hub.installation));
         let mut agents = Vec::new();
         for pods in self.cluster.everywhere::<Pod>() {
-            match in_time(pods.list(&own)).await {
+            match surely(|| pods.list(&own)).await {
                 Ok(list) => agents.extend(list.items.iter().filter_map(agent)),
                 Err(error) => tracing::warn!(error = sentence(&error), "cannot look for the pods of sessions"),
             }

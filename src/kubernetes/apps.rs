@@ -8,7 +8,7 @@ use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
 
 use super::Cluster;
-use super::error::in_time;
+use super::error::surely;
 use crate::config::kubernetes::APP as TEMPLATE;
 
 /// Where an app's objects are.
@@ -117,7 +117,8 @@ impl Cluster {
     /// What the API server says.
     pub async fn deployments(&self, home: &Home) -> Result<Vec<Deployment>, kube::Error> {
         let api = Api::<Deployment>::namespaced(self.client.clone(), &home.namespace);
-        Ok(in_time(api.list(&ListParams::default().labels(&home.selector))).await?.items)
+        let of_app = ListParams::default().labels(&home.selector);
+        Ok(surely(|| api.list(&of_app)).await?.items)
     }
 
     /// The apps that there are, in all namespaces that the hub works in.
@@ -148,7 +149,7 @@ impl Cluster {
         };
         let mut deployments = Vec::new();
         for api in self.everywhere() {
-            deployments.extend(in_time(api.list(&labelled)).await?.items);
+            deployments.extend(surely(|| api.list(&labelled)).await?.items);
         }
         Ok(deployments)
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How long an API server may take for an answer that is no stream.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
@@ -12,6 +14,34 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 pub async fn in_time<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
     let silent = |_| Err(kube::Error::Service(Box::new(Silent)));
     tokio::time::timeout(LIMIT, call).await.unwrap_or_else(silent)
+}
+
+/// How often an API server is asked before that counts as failed, and what passes in between.
+const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
+
+/// For how long it is asked again: one that itself waits for somebody would take as long each time.
+const TRYING: Duration = Duration::from_secs(5);
+
+/// The answer to a call that may be made again, also of an API server that is away for a moment.
+///
+/// # Errors
+/// What the last call says, or the first one that is refused.
+pub async fn surely<T, F: Future<Output = kube::Result<T>>>(call: impl Fn() -> F) -> kube::Result<T> {
+    let (since, mut tries) = (Instant::now(), TRIES.0);
+    loop {
+        let answer = in_time(call()).await;
+        tries -= 1;
+        match &answer {
+            Err(error) if !is_refusal(error) && tries > 0 && since.elapsed() < TRYING => {
+                tracing::warn!(
+                    error = sentence(error),
+                    "the API server does not do what it was asked to; trying again"
+                );
+                tokio::time::sleep(TRIES.1).await;
+            }
+            _ => return answer,
+        }
+    }
 }
 
 /// The API server took a call and gave no answer.

@@ -1,6 +1,9 @@
 //! Hubs that come, go, and share a cluster: no run is ended that is not theirs to end, and none is left.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
@@ -73,9 +76,54 @@ async fn a_pod_that_an_api_server_would_not_delete_is_deleted_when_it_is_back() 
     assert!(proxy.cut(Cut::Reset) > 0);
     database.execute("ROLLBACK").await.expect("unlocks");
     assert_eq!(hub.ended(&id).await["exit_status"], 6);
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(cluster.runs().len(), 1);
     proxy.close(false);
+    cluster.has_runs(0).await;
+}
+
+/// Cuts all connections to the API server now and then while runs start, go on and end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_breaks_off_again_and_again_costs_no_run() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    let (proxy, kubeconfig) = cluster.behind_a_proxy();
+    let path = |path: &std::path::Path| path.display().to_string();
+    let through = |settings: String| settings.replace(&path(&cluster.kubeconfig), &path(kubeconfig.path()));
+    let backend = [("FOGHORN_BACKEND", "kubernetes")];
+    let mut with_agent = Server::start_with(&through(cluster.settings_with_agent()), &backend).await;
+    let mut without = Server::start_with(&through(cluster.settings()), &backend).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let cutter = std::thread::spawn({
+        let over = over.clone();
+        move || {
+            for turn in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return turn;
+                }
+                std::thread::sleep(Duration::from_millis(300 + 170 * (turn % 5)));
+                proxy.cut([Cut::Reset, Cut::Fin, Cut::Within(100)][turn as usize % 3]);
+            }
+            unreachable!("it is over some time")
+        }
+    });
+    let mut started = Vec::new();
+    for status in 0..8 {
+        for hub in [&mut with_agent, &mut without] {
+            let script = format!("seq 1 500; sleep 2; seq 501 1000; sleep 1; exit {status}");
+            let run = hub.run(&["sh", "-c", &script], json!({ "app": "demo", "detached": true })).await;
+            started.push(run["id"].as_str().expect("an id").to_owned());
+        }
+    }
+    let expected: String = (1..=1000).map(|line| format!("{line}\n")).collect();
+    for (at, id) in started.iter().enumerate() {
+        let hub = if at % 2 == 0 { &with_agent } else { &without };
+        let ended = hub.ended(id).await;
+        assert_eq!(ended["exit"], json!({ "cause": "exited", "status": at / 2 }), "{ended}");
+        assert!(hub.output(id, false).await == expected.as_bytes(), "{ended}");
+    }
+    over.store(true, Ordering::Relaxed);
+    assert!(cutter.join().expect("it cuts") > 10);
     cluster.has_runs(0).await;
 }
 
@@ -207,10 +255,10 @@ async fn a_run_whose_hub_never_comes_back_ends_by_itself() {
     hub.kill();
     // A bridge whose other end died without a word is found out first.
     let since = std::time::Instant::now();
-    let longest = std::time::Duration::from_secs(150);
+    let longest = Duration::from_secs(150);
     while !["Succeeded", "Failed"].contains(&cluster.runs()[0]["status"]["phase"].as_str().expect("a phase")) {
         assert!(since.elapsed() < longest, "{}", cluster.runs()[0]);
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     // The next hub finds what is left, and puts an end to it.
     hub.again().await;

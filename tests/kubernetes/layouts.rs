@@ -46,3 +46,51 @@ async fn an_app_of_deis_is_listed_run_and_read() {
     assert_eq!(missing.status, 125, "{}", missing.stderr);
     eventually("the pod is gone", || cluster.runs().is_empty().then_some(()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_made_from_the_process_the_object_and_the_container_that_are_named() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let container = |name: &str| {
+        json!({
+            "name": name, "image": "docker.io/rig/bash:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["sleep", "1000"], "env": [{ "name": "WHO", "value": name }],
+        })
+    };
+    for (app, process, containers) in [
+        ("processes", "web", &["web"][..]),
+        ("processes", "worker", &["worker"]),
+        ("objects", "web", &["web"]),
+        ("objects", "other", &["other"]),
+        ("containers", "web", &["web", "side"]),
+    ] {
+        let labels = json!({ "app.kubernetes.io/instance": app, "app.kubernetes.io/component": process });
+        let containers = containers.iter().map(|name| container(name)).collect::<Vec<_>>();
+        let spec = json!({ "containers": containers });
+        cluster.deploy_labelled(&format!("{app}-{process}"), &labels, spec, json!({}));
+    }
+    let settings = format!(
+        "backend = \"kubernetes\"\n{}[apps.processes]\nprocess = \"worker\"\n[apps.objects]\nfrom = \"deploy/objects-other\"\n\
+         [apps.containers]\ncontainer = \"side\"\n",
+        cluster.settings_with_agent()
+    );
+    let home = Home::with_settings(&settings);
+    for (options, who) in [
+        (&["-a", "processes"][..], "worker"),
+        (&["-a", "processes", "--from", "deploy/processes-web"], "web"),
+        (&["-a", "objects"], "other"),
+        (&["-a", "objects", "--from", "deploy/objects-web"], "web"),
+        (&["-a", "containers"], "side"),
+        (&["-a", "containers", "--container", "web"], "web"),
+    ] {
+        let run = home.run(&[&["run"], options, &["--", "sh", "-c", "echo $WHO"]].concat());
+        assert_eq!((run.status, run.text().trim()), (0, who), "{options:?}: {}", run.stderr);
+    }
+    for (options, says) in [
+        (&["-a", "containers", "--container", "none"][..], "none"),
+        (&["-a", "containers", "--from", "deploy/objects-web"], "objects-web"),
+    ] {
+        let run = home.run(&[&["run"], options, &["--", "true"]].concat());
+        assert!(run.status == 125 && run.stderr.contains(says), "{options:?}: {} {}", run.status, run.stderr);
+    }
+    eventually("the pods are gone", || cluster.runs().is_empty().then_some(()));
+}

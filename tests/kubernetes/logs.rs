@@ -274,6 +274,22 @@ async fn what_a_crashing_container_said_last_is_there_and_what_the_cluster_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_used_too_much_memory_says_so_in_the_log_of_its_app() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let server = hub(&cluster, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true"));
+    // It keeps a line that has no end.
+    let script = "echo up; sleep 1; exec tail /dev/zero";
+    let container =
+        json!({ "command": ["sh", "-c", script], "resources": { "limits": { "memory": "32Mi", "cpu": "100m" } } });
+    cluster.deploy_with("blog", json!({}), container);
+    let is_told = async || seen.has_message("Process was killed, since it used too much memory").then_some(());
+    until("it is told", is_told).await;
+    assert!(seen.has_message("up"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_is_told_once_though_its_pod_has_a_log() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("blog");

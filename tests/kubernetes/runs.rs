@@ -14,7 +14,7 @@ use crate::terminal::Terminal;
 
 /// Within how long a pod is gone once its session has ended: 2 s, and 5 s where the machine has time; here tests of other
 /// things start pods at the same time.
-const GONE: Duration = Duration::from_secs(10);
+const GONE: Duration = Duration::from_secs(5);
 
 /// A state folder whose hub works in this cluster.
 fn home(cluster: &Cluster) -> Home {
@@ -38,6 +38,7 @@ async fn a_run_has_the_apps_environment_streams_apart_and_its_status() {
         until("the pod is gone", async || cluster.runs().is_empty().then_some(())).await;
         gone.push(since.elapsed());
     }
+    println!("pods are gone after {gone:?}");
 
     let counted = home.run_with(&["run", "-a", "demo", "--", "wc", "-l"], b"a\nb\n");
     assert_eq!((counted.status, counted.text().trim()), (0, "2"), "{}", counted.stderr);

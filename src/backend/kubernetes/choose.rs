@@ -11,7 +11,7 @@ use crate::backend::{BackendError, Exec, Handed, Whose};
 use crate::config::kubernetes::APP;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::apps::Home;
-use crate::kubernetes::error::{in_time, sentence};
+use crate::kubernetes::error::{sentence, surely};
 
 /// The Deployment of a type of process.
 pub(super) fn deployment(
@@ -58,8 +58,9 @@ pub(super) fn suffix(session: Uuid) -> String {
 pub(super) async fn exec(cluster: &Cluster, app: &str, exec: &Exec) -> Result<Place, BackendError> {
     let home = cluster.home(app)?;
     let pods = Api::<Pod>::namespaced(cluster.client.clone(), &home.namespace);
-    let pods = in_time(pods.list(&ListParams::default().labels(&home.selector))).await;
-    let mut pods = pods.map_err(|error| BackendError::Unreachable(sentence(&error)))?.items;
+    let of_app = ListParams::default().labels(&home.selector);
+    let mut pods =
+        surely(|| pods.list(&of_app)).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?.items;
     pods.retain(is_running);
     pods.sort_by_key(|pod| (pod.meta().creation_timestamp.clone(), pod.name_any()));
     let named: Vec<(String, &Pod)> = pods.iter().map(|pod| (cluster.process_of(pod), pod)).collect();
@@ -131,7 +132,8 @@ pub(super) async fn whose(cluster: &Cluster, handed: &Handed) -> Result<Whose, B
         return Err(BackendError::Refused("there is no pod named to hand over".into()));
     }
     let pods = Api::<Pod>::namespaced(cluster.client.clone(), &handed.namespace);
-    let pod = in_time(pods.get_opt(&handed.pod)).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
+    let pod =
+        surely(|| pods.get_opt(&handed.pod)).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
     let Some(pod) = pod else {
         let app = handed.app.clone().or_else(|| of_namespace(cluster, &handed.namespace));
         let app = app.filter(|app| cluster.home(app).is_ok_and(|home| home.namespace == handed.namespace));
