@@ -128,6 +128,9 @@ pub struct Run {
 /// Takes sentences of how far a start has come, for the people who wait for it.
 pub type Tell<'a> = dyn Fn(String) + Send + Sync + 'a;
 
+/// In a place: how many hubs have taken its session up from another one.
+pub const TAKERS: &str = "takers";
+
 /// Makes agents and connects to them.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
@@ -148,6 +151,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether agents at this place are this hub's to connect to, and not those of a hub elsewhere that shares its
     /// database.
     fn reaches(&self, place: &Value) -> bool;
+
+    /// Whether the hub itself numbers what comes from the source at this place. Then the place, as a later hub has it,
+    /// says in [`TAKERS`] how many hubs have taken the session up.
+    fn numbers(&self, place: &Value) -> bool;
 
     /// Whether agents can be made now.
     ///

@@ -18,7 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
 
-use crate::record::{Exit, Reason};
+use crate::record::{Exit, Reason, between};
 
 /// A viewer that is further behind than this counts as one that is behind, in bytes.
 pub const BEHIND: u64 = 256 << 10;
@@ -231,7 +231,7 @@ impl Metrics {
     }
 
     fn note_lag(&self) {
-        let behind = |viewer: &Arc<Following>| (viewer.head)().saturating_sub(viewer.sent.load(Ordering::Relaxed));
+        let behind = |viewer: &Arc<Following>| between(viewer.sent.load(Ordering::Relaxed), (viewer.head)());
         // Looked at outside the lock: viewers come and go meanwhile.
         let here: Vec<_> = lock(&self.here).values().cloned().collect();
         let lags: Vec<u64> = here.iter().map(behind).collect();

@@ -97,7 +97,15 @@ impl fmt::Display for Size {
 
 /// How many offsets a hub has for what it numbers itself, as no agent does: one that goes on for it starts so far behind
 /// the end that it knows. So nothing gets the number of what a viewer was shown and no store had when the hub was killed.
+///
+/// So an offset is a multiple of this, and how much output there was before, as far as the hub knows that.
 pub const NUMBERS: u64 = 1 << 40;
+
+/// How many bytes of output there are between two offsets.
+#[must_use]
+pub fn between(from: u64, to: u64) -> u64 {
+    to.saturating_sub(from) % NUMBERS
+}
 
 /// Why a range of a session's output cannot be had any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, timeout_at};
 
-use crate::record::{Batch, Cause, Exit, Marks, Payload, Reason, Record};
+use crate::record::{Batch, Cause, Exit, Marks, Payload, Reason, Record, between};
 use crate::session::history::pack;
 use crate::session::notices::Notice;
 use crate::session::subscription::Subscription;
@@ -104,7 +104,8 @@ impl Recorder {
         let (head, time) = (self.session.head(), now() as u64);
         let mut bytes = BytesMut::new();
         if head > 0 {
-            let payload = Payload::Dropped { to: head, reason: Reason::NotRecorded };
+            let reason = if between(0, head) > 0 { Reason::NotRecorded } else { Reason::Renumbered };
+            let payload = Payload::Dropped { to: head, reason };
             Record { offset: 0, time, payload }.encode(&mut bytes);
         }
         Record { offset: head, time, payload: Payload::Exit(Exit::clone(&exit)) }.encode(&mut bytes);

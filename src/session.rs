@@ -442,7 +442,7 @@ mod tests {
         assert!(!session.wants(small));
     }
 
-    fn row() -> SessionRow {
+    pub(super) fn row() -> SessionRow {
         SessionRow {
             id: Uuid::now_v7(),
             name: "run.1".into(),

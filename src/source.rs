@@ -68,6 +68,9 @@ pub struct Printed {
     pub first: Vec<u8>,
     /// Its last bytes, in one piece; empty where they are not known.
     pub last: Vec<u8>,
+    /// How many of these came since another hub has taken the source over, where that was among them: right before them
+    /// there may have been more.
+    pub anew: Option<usize>,
 }
 
 impl Printed {

@@ -38,6 +38,10 @@ impl Backend for Counted {
         self.backend.place(order).await
     }
 
+    fn numbers(&self, place: &Value) -> bool {
+        self.backend.numbers(place)
+    }
+
     fn reaches(&self, place: &Value) -> bool {
         self.backend.reaches(place)
     }

@@ -80,6 +80,14 @@ pub struct Place {
     /// Whether such a pod is deleted in the end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete: bool,
+    /// How many hubs have taken the session up from another one.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub takers: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's way")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Place {
@@ -258,6 +266,7 @@ impl Backend for Kubernetes {
                 way: Way::Pod,
                 app: Some(order.app.clone()),
                 delete: handed.delete,
+                takers: 0,
             },
         }
         .value())
@@ -269,6 +278,10 @@ impl Backend for Kubernetes {
 
     fn reaches(&self, place: &Value) -> bool {
         Place::deserialize(place).is_ok()
+    }
+
+    fn numbers(&self, place: &Value) -> bool {
+        Place::deserialize(place).is_ok_and(|place| matches!(place.way, Way::Attach | Way::Pod))
     }
 
     async fn ready(&self) -> Result<(), BackendError> {

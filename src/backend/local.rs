@@ -136,6 +136,11 @@ impl Backend for Local {
         Err(no_pods())
     }
 
+    /// Its agents do.
+    fn numbers(&self, _place: &Value) -> bool {
+        false
+    }
+
     fn reaches(&self, place: &Value) -> bool {
         let own = self.here();
         place["machine"] == own["machine"] && place["agents"] == own["agents"]

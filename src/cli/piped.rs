@@ -12,7 +12,7 @@ use super::input::Input;
 use super::output::{Progress, Sink};
 use crate::client::follow::{Event, Follower};
 use crate::protocol::{ClientMessage, HubMessage};
-use crate::record::{Exit, Payload, Reason, Record, STATUS_HUB_FAILED, Stream};
+use crate::record::{Exit, NUMBERS, Payload, Reason, Record, STATUS_HUB_FAILED, Stream, between};
 
 /// No more is taken off the connection while so many bytes wait to be written. A hub lets a paced command run less far
 /// ahead, so that its client always hears what the hub says.
@@ -197,8 +197,10 @@ impl Run {
             Payload::Dropped { to, reason } => {
                 self.gaps |= reason.is_loss();
                 self.piped.sink.note(&gap(record.offset, *to, *reason));
-                // A command that this client paces goes on behind it.
-                self.piped.sink.write(Stream::Stdout, Bytes::new(), Some(*to));
+                // What a shape kept may have to come now; a command that this client paces goes on behind it.
+                let shaped = self.piped.shape.as_mut().and_then(|shape| shape(record, past));
+                let (stream, data) = shaped.unwrap_or((Stream::Stdout, Bytes::new()));
+                self.piped.sink.write(stream, data, Some(*to));
             }
             Payload::Exit(exit) => return Turn::Exit(exit.clone()),
             _ => {}
@@ -266,9 +268,13 @@ fn end_mark() -> Record {
 #[must_use]
 pub fn gap(from: u64, to: u64, reason: Reason) -> String {
     let why = reason.describe();
-    match reason {
-        Reason::Renumbered => format!("what the command printed right before may be missing here, because {why}"),
-        Reason::NotLogged if to == from + 1 => format!("some of the output is missing here, because {why}"),
-        _ => format!("bytes {from} to {to} of the output are missing, because {why}"),
+    match (reason, between(from, to)) {
+        (Reason::Renumbered, _) => format!("what the command printed right before may be missing here, because {why}"),
+        // How much it was, nobody knows.
+        (_, 0 | 1) => format!("some of the output is missing here, because {why}"),
+        (_, count) => {
+            let from = from % NUMBERS;
+            format!("bytes {from} to {} of the output are missing, because {why}", from + count)
+        }
     }
 }

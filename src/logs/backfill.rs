@@ -67,6 +67,17 @@ impl Origin {
         }
     }
 
+    /// The offset so many bytes before another one.
+    async fn back(&self, end: u64, back: u64) -> u64 {
+        if let Self::Session { registry, row, .. } = self
+            && let Ok(Some(session)) = registry.find(&row.id.to_string()).await
+            && let Ok(start) = session.journal.back(end, back).await
+        {
+            return start;
+        }
+        end.saturating_sub(back)
+    }
+
     /// The place at an offset.
     fn place(&self, offset: u64) -> Place {
         match self {
@@ -112,7 +123,7 @@ async fn scan(
     let end = origin.end();
     let mut back = WINDOW.0;
     loop {
-        let start = end.saturating_sub(back);
+        let start = origin.back(end, back).await;
         let mut past = origin.past(origin.place(start));
         // The first line of a window may be the rest of one.
         let mut place = (start == 0).then(|| origin.place(0));

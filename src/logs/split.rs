@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::line::Stream;
 use super::position::SessionAt;
 use super::text;
-use crate::record::{self, Payload, Record};
+use crate::record::{self, Payload, Record, between};
 use crate::store::Micros;
 
 /// The longest line, in bytes. A longer one comes in pieces of this length, each but the last marked with [`CUT`].
@@ -153,8 +153,11 @@ impl Splitter {
                 self.let_go(lines);
                 self.read = self.read.max(*to);
                 if reason.is_loss() {
-                    let count = to.saturating_sub(record.offset.max(self.from.low()));
-                    let message = format!("{count} bytes of output are missing: {}", reason.describe());
+                    let why = reason.describe();
+                    let message = match between(record.offset.max(self.from.low()), *to) {
+                        0 | 1 => format!("some output is missing: {why}"),
+                        count => format!("{count} bytes of output are missing: {why}"),
+                    };
                     lines.push(SessionLine { time: self.time, stream: Stream::Hub, message, at: self.at() });
                 }
             }

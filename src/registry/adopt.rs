@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::card::Card;
 use super::{Registry, RegistryError};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, TAKERS};
 use crate::record::{Batch, Exit, Payload};
 use crate::session::Session;
 use crate::session::history::{Journal, unpack};
@@ -58,7 +58,7 @@ impl Registry {
     }
 
     /// The session, or none where it has its end after all.
-    async fn adopt_one(self: &Arc<Self>, row: SessionRow) -> Result<Option<Arc<Session>>, StoreError> {
+    async fn adopt_one(self: &Arc<Self>, mut row: SessionRow) -> Result<Option<Arc<Session>>, StoreError> {
         let extent = self.store.extent(row.id).await?;
         if let Some(end) = self.committed_end(&row, &extent).await? {
             // The hub before this one died between the exit's commit and the note of the end.
@@ -66,6 +66,11 @@ impl Registry {
             return Ok(None);
         }
         let card = Card::of(&row, self.installation().await?);
+        if self.backend.numbers(&row.place) {
+            let takers = row.place[TAKERS].as_u64().unwrap_or(0) + 1;
+            row.place[TAKERS] = takers.into();
+            self.store.set_place(row.id, &row.place).await?;
+        }
         let place = row.place.clone();
         let journal = Journal::new(self.store.clone(), row.id, extent);
         let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };

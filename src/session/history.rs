@@ -84,41 +84,74 @@ impl Journal {
     /// # Errors
     /// Those of [`Journal::read`].
     pub async fn printed(&self, to: u64) -> Result<Printed, StoreError> {
-        let start = to.min(Printed::FIRST as u64);
-        let first = self.output(0, start).await?;
-        let last = self.output(self.back(to, Printed::LAST as u64).await?, to).await?;
-        Ok(Printed { first: if first.len() as u64 == start { first } else { Vec::new() }, last })
+        let first = self.first(to.min(Printed::FIRST as u64)).await?;
+        let (last, anew) = self.output(self.back(to, Printed::LAST as u64).await?, to).await?;
+        Ok(Printed { first, last, anew })
+    }
+
+    /// The output from its start on, up to an offset or to where something may be missing.
+    async fn first(&self, to: u64) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        let mut ends = false;
+        while !ends && (bytes.len() as u64) < to {
+            let Some(batch) = self.read(bytes.len() as u64).await? else { break };
+            let mut grew = false;
+            for record in batch.records() {
+                ends |= matches!(record.payload, Payload::Dropped { .. });
+                if let (Payload::Output(_, data), false) = (record.payload, ends) {
+                    grew = true;
+                    bytes.extend(data);
+                }
+            }
+            ends |= !grew;
+        }
+        bytes.truncate(to as usize);
+        Ok(bytes)
     }
 
     /// The offset that is so many bytes of output before another one: numbers that a hub has left out are none.
-    async fn back(&self, mut to: u64, mut count: u64) -> Result<u64, StoreError> {
+    ///
+    /// # Errors
+    /// Those of [`Journal::read`].
+    pub async fn back(&self, mut to: u64, mut count: u64) -> Result<u64, StoreError> {
         loop {
             let from = to.saturating_sub(count);
+            if to < NUMBERS {
+                return Ok(from);
+            }
             let first = self.read(from).await?.and_then(|batch| batch.records().next());
             match first.map(|record| record.payload) {
-                Some(Payload::Dropped { to: end, reason: Reason::Renumbered }) if end <= to => {
-                    (to, count) = (end.saturating_sub(NUMBERS), count.saturating_sub(to - end));
+                Some(Payload::Dropped { to: end, reason: Reason::Renumbered }) => {
+                    // Several hubs' numbers may have been left out at once.
+                    let reached = end.min(to);
+                    (to, count) = (reached.saturating_sub(NUMBERS), count.saturating_sub(to - reached));
                 }
                 _ => return Ok(from),
             }
         }
     }
 
-    /// The output in a range, as far as it ends that in one piece.
-    async fn output(&self, from: u64, to: u64) -> Result<Vec<u8>, StoreError> {
-        let (mut bytes, mut at) = (Vec::new(), from);
+    /// The output in a range, as far as it ends that in one piece; and how many bytes of that came after numbers that a
+    /// hub has left out, if some are among them.
+    async fn output(&self, from: u64, to: u64) -> Result<(Vec<u8>, Option<usize>), StoreError> {
+        let (mut bytes, mut anew, mut at) = (Vec::new(), None, from);
         while at < to {
-            let Some(batch) = self.read(at).await?.filter(|batch| batch.to > at) else { return Ok(Vec::new()) };
+            let Some(batch) = self.read(at).await?.filter(|batch| batch.to > at) else { return Ok((Vec::new(), None)) };
             for record in batch.records().take_while(|record| record.offset < to) {
                 match record.payload {
-                    Payload::Output(_, data) => bytes.extend(data.iter().take((to - record.offset) as usize)),
-                    Payload::Dropped { reason, .. } if reason.is_loss() => bytes.clear(),
+                    Payload::Output(_, data) => {
+                        let before = bytes.len();
+                        bytes.extend(data.iter().take((to - record.offset) as usize));
+                        anew = anew.map(|anew| anew + bytes.len() - before);
+                    }
+                    Payload::Dropped { reason: Reason::Renumbered, .. } => anew = Some(0),
+                    Payload::Dropped { .. } => (bytes, anew) = (Vec::new(), None),
                     _ => {}
                 }
             }
             at = batch.to;
         }
-        Ok(bytes)
+        Ok((bytes, anew))
     }
 
     /// Where the store has nothing although it should: an older copy of it was put in place, and tells how much it has.
@@ -157,4 +190,48 @@ pub fn unpack(data: &[u8]) -> Result<bytes::Bytes, StoreError> {
 
 fn broken(error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Row { table: "chunks", reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Stream;
+    use crate::session::tests::row;
+    use crate::store::{self, Chunk, ChunkKind};
+
+    #[tokio::test]
+    async fn what_was_printed_is_found_across_numbers_that_were_left_out() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let store = store::open(None, &dir.path().join("store")).await.expect("a store");
+        let row = row();
+        store.create_session(row.clone()).await.expect("a session");
+        let output = |text: &str| Payload::Output(Stream::Stdout, text.to_owned().into());
+        let renumbered = |to| Payload::Dropped { to, reason: Reason::Renumbered };
+        let lines: String = (0..2000).map(|line| format!("line {line}\n")).collect();
+        let len = lines.len() as u64;
+        // One hub's numbers are left out, then two hubs' at once.
+        let (first, last) = (NUMBERS + len, 3 * NUMBERS + len + 2);
+        let mut at = 0;
+        for (seq, payload) in
+            [output(&lines), renumbered(first), output("ab"), renumbered(last), output("cd")].into_iter().enumerate()
+        {
+            let batch = Batch::of(&Record { offset: at, time: 1, payload });
+            at = batch.to;
+            let (data, kind, seq) = (pack(&batch.bytes).expect("packs").into(), ChunkKind::Records, seq as i64);
+            let chunk = Chunk { kind, seq, from: batch.from, to: batch.to, first_time: 1, last_time: 1, data };
+            store.append(row.id, &[chunk]).await.expect("appends");
+        }
+        let journal = Journal::new(store.clone(), row.id, store.extent(row.id).await.expect("an extent"));
+        for (count, offset) in
+            [(1, at - 1), (2, at - 2), (3, first + 1), (4, first), (5, len - 1), (len, 4), (len + 4, 0), (2 * len, 0)]
+        {
+            assert_eq!(journal.back(at, count).await.expect("reads"), offset, "{count}");
+        }
+        let printed = journal.printed(at).await.expect("reads");
+        assert_eq!(printed.first, &lines.as_bytes()[..Printed::FIRST]);
+        assert_eq!(printed.last, format!("{}abcd", &lines[lines.len() + 4 - Printed::LAST..]).as_bytes());
+        assert_eq!(printed.anew, Some(2));
+        assert_eq!(journal.printed(last).await.expect("reads").anew, Some(0));
+        assert_eq!(journal.printed(len).await.expect("reads").anew, None);
+    }
 }

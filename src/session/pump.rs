@@ -102,14 +102,14 @@ impl Session {
                 }
                 Err(error @ (BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_))) => {
                     self.notices.take_back(STARTING);
-                    let cause = match error {
-                        BackendError::Ended(cause) => cause,
-                        BackendError::Gone => Cause::Lost { reason: AGENT_KILLED.into() },
-                        _ => Cause::Lost { reason: NO_TRACE.into() },
+                    let (cause, unknown) = match error {
+                        BackendError::Ended(cause) => (cause, Some(Reason::Renumbered)),
+                        BackendError::Gone => (Cause::Lost { reason: AGENT_KILLED.into() }, Some(Reason::AgentLost)),
+                        _ => (Cause::Lost { reason: NO_TRACE.into() }, None),
                     };
                     backend.clean_up(self.id(), place).await;
-                    if first && start.is_none() {
-                        self.renumber();
+                    if let Some(reason) = unknown.filter(|_| first && start.is_none()) {
+                        self.renumber(reason);
                     }
                     self.conclude(cause);
                     self.note_source_gone();
@@ -265,9 +265,9 @@ impl Session {
     }
 
     /// The sequence goes on behind all that an earlier hub may have shown and not stored.
-    fn renumber(&self) {
+    fn renumber(&self, reason: Reason) {
         let (offset, time) = (self.head(), now() as u64);
-        let payload = Payload::Dropped { to: offset + NUMBERS, reason: Reason::Renumbered };
+        let payload = Payload::Dropped { to: offset + NUMBERS, reason };
         self.publish(Batch::of(&Record { offset, time, payload }));
     }
 

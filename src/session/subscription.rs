@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::ring::{Cursor, Found, Ring};
 use super::{Session, lock};
-use crate::record::{Batch, Payload, Reason, Record};
+use crate::record::{Batch, Payload, Reason, Record, between};
 
 /// The most that one read takes, in bytes, unless one batch is longer.
 pub const PIECE: usize = 256 << 10;
@@ -75,7 +75,7 @@ impl Subscription {
     /// How many bytes the reader is behind.
     #[must_use]
     pub fn behind(&self) -> u64 {
-        self.session.head().saturating_sub(self.cursor.offset)
+        between(self.cursor.offset, self.session.head())
     }
 
     /// Puts what comes next into `out`: whole records, as many as are there up to [`PIECE`]. Waits where there is

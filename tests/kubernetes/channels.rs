@@ -226,16 +226,80 @@ async fn what_was_shown_and_not_stored_when_a_hub_was_killed_costs_nothing_that_
     }
     assert!(String::from_utf8_lossy(&all.output).starts_with(&lines(0..100)), "{:?}", all.seen);
     assert_eq!(all.gaps, []);
-    // The next hub finds its place behind it.
+    // The next hub finds its place behind it, in a log that has the whole line.
     let stored_all = async || (stored(&hub, &id).await == all.next).then_some(());
     until("it is in the journal", stored_all).await;
     hub.kill();
-    let printed = String::from_utf8_lossy(&all.output).replace("$ next", "next");
-    channels.set_logs(&[printed.clone() + "meanwhile\n"]);
+    let prompts = String::from_utf8_lossy(&all.output).matches("$ ").count() + 1;
+    let line = "$ ".repeat(prompts) + "next\n";
+    channels.set_logs(&[lines(0..100) + &line + "meanwhile\n"]);
     hub.again().await;
     let mut after = hub.attach(&id, Hello { from: Some(all.next), ..Hello::watch() }).await;
     after.shows("meanwhile\n").await;
     assert_eq!((&after.output[..], &after.gaps[..]), (&b"meanwhile\n"[..], &[][..]));
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    hub.ended(&id).await;
+}
+
+/// Hands the pod over, which is about to print this, to one who watches.
+async fn hand_over_that_prints(channels: &Channels, hub: &Server, text: &str, record: bool) -> (String, Viewer) {
+    channels.set_prints(&[(Duration::from_millis(1000), text.into())]);
+    let id = uuid::Uuid::new_v4().to_string();
+    let source = json!({ "kind": "pod", "namespace": NAMESPACE, "pod": POD, "app": "demo", "record": record });
+    let (status, session) = hub.ask("POST", "/v1/sessions", Some(json!({ "id": id, "source": source }))).await;
+    assert_eq!(status, 201, "{session}");
+    let mut viewer = hub.attach(&id, Hello::watch()).await;
+    viewer.shows(text).await;
+    (id, viewer)
+}
+
+/// What one who comes back has got when this has come.
+async fn comes_back(hub: &Server, id: &str, viewer: &mut Viewer, until: &str) -> String {
+    *viewer = hub.attach(id, Hello { from: Some(viewer.next), ..Hello::watch() }).await;
+    viewer.shows(until).await;
+    assert_eq!(viewer.gaps, []);
+    String::from_utf8_lossy(&viewer.output).into_owned()
+}
+
+#[tokio::test]
+async fn hubs_that_come_while_a_line_has_no_end_give_each_byte_once() {
+    let (channels, mut hub, _dir) = hub(V4).await;
+    let (id, mut viewer) = hand_over_that_prints(&channels, &hub, "$ ", true).await;
+    // The log has nothing yet.
+    for key in ["l", "s"] {
+        let all = viewer.next;
+        until("it is stored", async || (stored(&hub, &id).await == all).then_some(())).await;
+        hub.terminate().await;
+        channels.set_prints(&[(Duration::from_millis(800), key.into())]);
+        hub.again().await;
+        assert_eq!(comes_back(&hub, &id, &mut viewer, key).await, key);
+    }
+    let all = viewer.next;
+    until("it is stored", async || (stored(&hub, &id).await == all).then_some(())).await;
+    hub.kill();
+    channels.set_logs(&["$ ls\nmeanwhile\n".into()]);
+    hub.again().await;
+    assert_eq!(comes_back(&hub, &id, &mut viewer, "meanwhile\n").await, "\nmeanwhile\n");
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    hub.ended(&id).await;
+}
+
+#[tokio::test]
+async fn hubs_that_come_to_a_pod_that_is_not_recorded_give_each_line_once() {
+    let (channels, mut hub, _dir) = hub(V4).await;
+    let (id, mut viewer) = hand_over_that_prints(&channels, &hub, "line 0\n", false).await;
+    for line in 0..3 {
+        hub.kill();
+        // One more was printed meanwhile, and one comes then.
+        channels.set_logs(&[lines(0..2 * line + 2)]);
+        channels.set_prints(&[(Duration::from_millis(800), lines(2 * line + 2..2 * line + 3))]);
+        hub.again().await;
+        let last = lines(2 * line + 2..2 * line + 3);
+        assert_eq!(comes_back(&hub, &id, &mut viewer, &last).await, lines(2 * line + 1..2 * line + 3));
+    }
+    let mut late = hub.attach(&id, Hello::watch()).await;
+    late.shows("line 6\n").await;
+    assert_eq!((String::from_utf8_lossy(&late.output).into_owned(), &late.gaps[..]), (lines(0..7), &[][..]));
     hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
     hub.ended(&id).await;
 }

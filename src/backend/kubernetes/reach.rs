@@ -151,12 +151,14 @@ impl Kubernetes {
         started: bool,
         card: Option<Value>,
     ) -> Source {
+        let takers = container.place.takers;
         stream::source(Parts {
             container,
             way,
             at_end,
             from,
             started,
+            takers,
             card,
             dir: &self.hub.dir,
             spool_bytes: self.hub.spool_bytes,

@@ -92,6 +92,8 @@ pub(super) struct Parts<'a> {
     pub(super) from: u64,
     /// Whether it was told what to start already.
     pub(super) started: bool,
+    /// How many hubs have taken the session up, this one too.
+    pub(super) takers: u64,
     /// Who the session is, where that is noted.
     pub(super) card: Option<serde_json::Value>,
     /// Where what is too much for the memory goes.
@@ -130,8 +132,8 @@ struct Half {
     unheard: Option<Instant>,
     /// Whether another half was there before this one.
     taken_up: bool,
-    /// Whether that one may have given numbers to what is not known here.
-    renumbers: bool,
+    /// Where this hub's numbers begin, until they do: the one before may have given others to what is not known here.
+    numbers: Option<u64>,
     /// Whether streams were ever open.
     began: bool,
     ended: bool,
@@ -165,7 +167,7 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
         ending: None,
         unheard: None,
         taken_up: parts.started,
-        renumbers: parts.started,
+        numbers: parts.started.then_some(parts.takers.saturating_mul(NUMBERS)),
         began: false,
         ended: false,
         safe: false,
@@ -173,6 +175,11 @@ pub(super) fn source(parts: Parts<'_>) -> Source {
     };
     if parts.started && parts.from > 0 {
         half.input_went();
+    }
+    // What is in the log has the numbers that the hub right before this one gave it, though no store may know that.
+    let before = parts.takers.saturating_sub(1).saturating_mul(NUMBERS);
+    if parts.started && before > parts.from {
+        half.renumber(before, Reason::Renumbered);
     }
     // What came before stands in the container's log, and where it ends there is known by what it was.
     let asks = parts.started && parts.from > 0;
@@ -194,7 +201,7 @@ impl Half {
                 return None;
             }
             self.hand_over();
-            let read = self.container.tty || self.ending.is_some() || self.spool.head() < self.pace;
+            let read = self.container.tty || self.ending.is_some() || self.spool.head() % NUMBERS < self.pace % NUMBERS;
             let at = self.wake();
             select! {
                 command = self.commands.recv() => self.obey(command?),
@@ -318,19 +325,21 @@ impl Half {
 
     /// What was printed while nobody was attached.
     fn take_in(&mut self, past: Past) {
-        let renumbers = std::mem::take(&mut self.renumbers);
-        if past.lost {
+        let mut numbers = self.numbers.take();
+        if past.lost || (past.unread && numbers.is_some()) {
             self.known.lose();
-            let to = self.spool.head() + if renumbers { NUMBERS } else { 1 };
-            self.mark(Payload::Dropped { to, reason: Reason::NotLogged });
+            match numbers.take() {
+                Some(numbers) => self.renumber(numbers, Reason::NotLogged),
+                None => self.mark(Payload::Dropped { to: self.spool.head() + 1, reason: Reason::NotLogged }),
+            }
         }
         if !past.bytes.is_empty() {
             // A log does not say which of its lines were stderr.
             self.print(Stream::Stdout, past.bytes.into());
         }
-        if renumbers && !past.lost && !past.is_all {
-            let to = self.spool.head() + NUMBERS;
-            self.mark(Payload::Dropped { to, reason: Reason::Renumbered });
+        if let Some(numbers) = numbers {
+            self.renumber(numbers, Reason::Renumbered);
+            self.known.renumber();
         }
         if past.missing > 0 {
             let to = self.spool.head() + past.missing;
@@ -339,6 +348,13 @@ impl Half {
         if let Some(said) = past.said {
             self.say(said);
         }
+    }
+
+    /// Goes on at the same place in the output, with the numbers that begin here, or others that nobody had.
+    fn renumber(&mut self, numbers: u64, reason: Reason) {
+        let head = self.spool.head();
+        let to = numbers + head % NUMBERS;
+        self.mark(Payload::Dropped { to: if to > head { to } else { head + NUMBERS }, reason });
     }
 
     fn not_joined(&mut self, error: Unjoined) {

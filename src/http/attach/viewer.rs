@@ -21,7 +21,7 @@ use crate::http::sessions::{info, line};
 use crate::http::websocket::Message;
 use crate::metrics::{self, Watching};
 use crate::protocol::{Close, HubMessage, Mode, PING, Role, SILENCE};
-use crate::record::{Batch, Size};
+use crate::record::{Batch, Size, between};
 use crate::registry::PACE_WINDOW;
 use crate::session::keeper::Keeper;
 use crate::session::notices::Notice;
@@ -310,7 +310,7 @@ impl<'a> Attending<'a> {
         let kept = || self.guest.session.keeper.as_ref().map_or(0, Keeper::offset);
         self.hello.mode == Mode::Screen
             && subscription.behind() > SNAPSHOT_BEHIND
-            && kept() > subscription.offset() + SNAPSHOT_BEHIND / 2
+            && between(subscription.offset(), kept()) > SNAPSHOT_BEHIND / 2
     }
 
     fn show_screen(self, following: &mut Following, connection: &mut Connection) {

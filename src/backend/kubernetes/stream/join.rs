@@ -84,8 +84,8 @@ pub(super) struct Past {
     pub(super) bytes: Vec<u8>,
     /// Whether some before it is gone.
     pub(super) lost: bool,
-    /// Whether nothing else was printed: it is of a container that has ended.
-    pub(super) is_all: bool,
+    /// Whether it could not be read.
+    pub(super) unread: bool,
     /// How many bytes before its end the log has more than came, where they can't be told from the others.
     pub(super) missing: u64,
     /// What the people should know.
@@ -185,7 +185,6 @@ impl Container {
             return Past::default();
         }
         if let Ok(log) = &log {
-            past.is_all = true;
             let differs = known.differs(log, past.bytes.len() as u64).unwrap_or_default();
             past.missing = differs.max(0).unsigned_abs();
             past.said = (differs < 0).then(|| came_twice(differs.unsigned_abs()));
@@ -280,6 +279,7 @@ fn past(log: &Result<Vec<u8>, String>, known: &Known) -> Past {
             Rest::Lost(at) => Past { bytes: log[at..].to_vec(), lost: true, ..Past::default() },
         },
         Err(error) => Past {
+            unread: true,
             said: Some(format!("what it printed while nobody was attached to it is not known: {error}")),
             ..Past::default()
         },

@@ -22,6 +22,9 @@ pub(super) struct Known {
     first: Vec<u8>,
     /// What the place is found by.
     tail: Vec<u8>,
+    /// How much of that came since this hub, or one before it, has taken over, where that is among it: there may be more
+    /// in the log right before.
+    anew: Option<usize>,
 }
 
 /// What a log has behind what is known.
@@ -41,22 +44,29 @@ impl Known {
 
     /// Notes what the output was.
     pub(super) fn learn(&mut self, printed: Printed) {
-        (self.first, self.tail) = (printed.first, printed.last);
+        (self.first, self.tail, self.anew) = (printed.first, printed.last, printed.anew);
     }
 
     /// Notes that what follows is not all that follows.
     pub(super) fn lose(&mut self) {
         self.tail.clear();
+        self.anew = None;
+    }
+
+    /// Notes that before what follows there may be more that is not known.
+    pub(super) fn renumber(&mut self) {
+        self.anew = Some(0);
     }
 
     /// Notes what follows.
     pub(super) fn append(&mut self, data: &[u8]) {
-        if self.head < Printed::FIRST as u64 && self.first.len() as u64 == self.head {
+        if self.head < Printed::FIRST as u64 && self.first.len() as u64 == self.head && self.anew.is_none() {
             self.first.extend(&data[..data.len().min(Printed::FIRST - self.first.len())]);
         }
         self.head += data.len() as u64;
         self.tail.extend(&data[data.len().saturating_sub(Printed::LAST)..]);
         self.tail.drain(..self.tail.len().saturating_sub(Printed::LAST));
+        self.anew = self.anew.map(|anew| anew + data.len()).filter(|anew| *anew < self.tail.len());
     }
 
     /// Whether the log starts where the output did: then it was not rotated.
@@ -90,17 +100,21 @@ impl Known {
         }
     }
 
-    /// The place in a log by what is around it.
+    /// The place in a log by what is before it.
     fn find(&self, log: &[u8]) -> Option<Rest> {
-        let lines = self.tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let (lines, open) = self.tail.split_at(lines);
-        let found = behind(log, &self.tail).or_else(|| start_in(log, &self.tail)).or_else(|| behind(log, lines));
-        Some(match found.or_else(|| start_in(log, lines))? {
-            Rest::From(at) if log[at..].starts_with(open) && !log[..at].ends_with(&self.tail) => {
-                Rest::From(at + open.len())
+        match self.anew {
+            // It can be nowhere before the place where that began.
+            Some(anew @ 1..) => {
+                let began = usize::try_from(self.head).map_or(0, |head| head - anew.min(head));
+                let began = if self.starts(log) { began.min(log.len()) } else { 0 };
+                let found = find(&log[began..], &self.tail[self.tail.len() - anew..])?;
+                Some(match found {
+                    Rest::From(at) => Rest::From(began + at),
+                    Rest::Lost(at) => Rest::Lost(began + at),
+                })
             }
-            found => found,
-        })
+            _ => find(log, &self.tail),
+        }
     }
 
     /// By how much the whole log of a container that has ended is longer than the output with so many bytes `more`: then
@@ -110,6 +124,17 @@ impl Known {
         let by = log.len() as i64 - (self.head + more) as i64;
         (whole && by != 0).then_some(by)
     }
+}
+
+/// The place in a log by what comes before it.
+fn find(log: &[u8], before: &[u8]) -> Option<Rest> {
+    let lines = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let (lines, open) = before.split_at(lines);
+    let found = behind(log, before).or_else(|| start_in(log, before)).or_else(|| behind(log, lines));
+    Some(match found.or_else(|| start_in(log, lines))? {
+        Rest::From(at) if log[at..].starts_with(open) && !log[..at].ends_with(before) => Rest::From(at + open.len()),
+        found => found,
+    })
 }
 
 /// The place behind the last occurrence of `part`, where it has some bytes to be known by. Where there are others before
@@ -210,7 +235,7 @@ mod tests {
         let output: Vec<u8> = (0..500).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
         let noted = |first: &[u8], last: &[u8]| {
             let mut known = Known::at(output.len() as u64);
-            known.learn(Printed { first: first.to_vec(), last: last.to_vec() });
+            known.learn(Printed { first: first.to_vec(), last: last.to_vec(), anew: None });
             known
         };
         let (first, last) = (&output[..Printed::FIRST], &output[output.len() - Printed::LAST..]);
@@ -226,6 +251,23 @@ mod tests {
         assert_eq!(noted(first, b"").rest(&grown), Rest::Lost(0), "rotated");
         assert_eq!(noted(b"", b"").rest(rotated), Rest::Lost(0), "shorter than what is known");
         assert_eq!(noted(first, b"e\no\n").rest(&longer), Rest::From(output.len()), "two streams in another order");
+    }
+
+    #[test]
+    fn what_may_have_more_before_it_is_known_by_itself() {
+        let mut known = known(b"one\ntwo\n");
+        known.renumber();
+        assert_eq!(known.rest(b"one\ntwo\n"), Rest::From(8));
+        assert_eq!(known.rest(b"one\ntwo\n$ more\n"), Rest::From(8), "nothing has come since");
+        known.append(b"two\n");
+        assert_eq!(known.rest(b"one\ntwo\n$ two\nmore\n"), Rest::From(14));
+        assert_eq!(known.rest(b"one\ntwo\ntwo\nmore\n"), Rest::From(12), "there was no more");
+        assert_eq!(known.rest(b"one\ntwo\n"), Rest::From(8), "it has no end yet");
+        assert_eq!(known.differs(b"one\ntwo\n$ two\n", 0), Some(2));
+        let mut noted = Known::at(12);
+        noted.learn(Printed { first: b"one\ntwo\n".to_vec(), last: b"one\ntwo\ntwo\n".to_vec(), anew: Some(4) });
+        assert_eq!(noted.rest(b"one\ntwo\n$ two\nmore\n"), Rest::From(14));
+        assert_eq!(noted.rest(b"two\nmore\n"), Rest::From(4), "rotated");
     }
 
     #[test]
