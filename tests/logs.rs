@@ -14,7 +14,7 @@ mod support;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bed::{Seen, Writer, all, append, bed, counting, get, pid, start};
+use bed::{JSON, Seen, Writer, all, append, bed, counting, get, pid, start};
 use serde_json::{Value, json};
 use support::answer::Answer;
 use support::server::{Server, tokens, until};
@@ -322,4 +322,40 @@ async fn of_a_terminals_output_text_and_colours_are_shown() {
     let lines = all(get(&server, "tail=3"));
     let expected = ["\u{1b}[31mred\u{1b}[0m text", "100%", "Process exited with status 0"];
     assert_eq!(lines, expected.map(|line| format!("{name}: {line}")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_terminal_showed_is_for_those_who_see_its_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let (owner, other) = ("owner-0123456789", "watcher-0123456789");
+    let file = tokens(folder.path(), &[("olga", "user", owner), ("wanda", "watcher", other)]);
+    let server = Server::start_with("", &[("FOGHORN_TOKENS", file.to_str().unwrap())]).await;
+    let followed = |token: &str| {
+        let path = "/v1/apps/blog/logs?follow=true";
+        let seen = Seen::default();
+        seen.follow(Answer::get_as(&server, token, path, &[JSON]));
+        seen
+    };
+    let live = [owner, other, &*server.token()].map(followed);
+    for (tty, script) in [(true, "echo of a terminal; exit 3"), (false, "echo of none; exit 4")] {
+        let run = json!({"kind": "run", "app": "blog", "command": ["sh", "-c", script], "tty": tty, "detached": true});
+        let (status, run) = server.ask_as(owner, "POST", "/v1/sessions", Some(json!({"source": run}))).await;
+        assert_eq!(status, 201, "{run}");
+        server.ended(run["id"].as_str().unwrap()).await;
+    }
+    let terminals = [true, false, true];
+    for (seen, sees) in live.iter().zip(terminals) {
+        until("both came", async || seen.has_message("Process exited with status 4").then_some(())).await;
+        assert!(seen.has_message("of none") && seen.has_message("Process exited with status 3"));
+        assert_eq!(seen.has_message("of a terminal"), sees);
+    }
+    for (token, sees) in [owner, other, &*server.token()].into_iter().zip(terminals) {
+        for query in ["tail=100", "since=1h"] {
+            let path = format!("/v1/apps/blog/logs?{query}");
+            let (status, log) = server.bytes_as(token, "GET", &path, None).await;
+            let log = String::from_utf8_lossy(&log).into_owned();
+            assert!(status == 200 && log.contains(": of none"), "{log}");
+            assert_eq!(log.contains(": of a terminal"), sees, "{log}");
+        }
+    }
 }

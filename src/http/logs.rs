@@ -22,7 +22,7 @@ use super::auth::{Act, Caller, again};
 use super::error::ApiError;
 use super::format::Format;
 use super::sessions::{audited, line};
-use crate::logs::follower::{Ask, Filter, Follower, Start};
+use crate::logs::follower::{Ask, Filter, Follower, Start, Terminals};
 use crate::logs::line::Line;
 use crate::logs::position::Positions;
 use crate::protocol::PING;
@@ -82,7 +82,8 @@ pub async fn logs(
     let allowed = caller.check(&hub, Act::Logs, &app, "read the logs of this app").await.and(asked);
     let shown: String = app.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
-    let ask = audited(&hub, line, allowed)?;
+    let mut ask = audited(&hub, line, allowed)?;
+    ask.filter.terminals = caller.terminals(&hub, &app).await?;
     let format = Format::asked(&headers);
     let follow = ask.follow;
     let follower = hub.logs.follow(&app, ask).await?;
@@ -112,6 +113,7 @@ fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError
         process: query.process.filter(|process| !process.is_empty()),
         container: query.container.filter(|container| !container.is_empty()),
         grep,
+        terminals: Terminals::Of(String::new()),
     };
     // What a browser's event source says by itself when it comes back.
     let last_event = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
@@ -149,10 +151,11 @@ fn since(text: &str) -> Result<Micros, ApiError> {
     time.map(jiff::Timestamp::as_microsecond).map_err(invalid)
 }
 
-/// Whether a caller may read an app's log still.
-async fn may_go_on(hub: &Hub, caller: &Caller, app: &str) -> bool {
-    let Some(caller) = again(hub, caller).await else { return false };
-    caller.may(hub, Act::Logs, app).await.unwrap_or(false)
+/// Whether a caller may read an app's log still: whose terminals in it then.
+async fn may_go_on(hub: &Hub, caller: &Caller, app: &str) -> Option<Terminals> {
+    let caller = again(hub, caller).await?;
+    let may = caller.may(hub, Act::Logs, app).await.unwrap_or(false);
+    if may { caller.terminals(hub, app).await.ok() } else { None }
 }
 
 /// One answer, as it is written.
@@ -189,9 +192,10 @@ impl Reading {
             };
             let mut quiet = false;
             if Instant::now() >= due {
-                if !may_go_on(&self.hub, &self.caller, &self.app).await {
+                let Some(terminals) = may_go_on(&self.hub, &self.caller, &self.app).await else {
                     return self.end();
-                }
+                };
+                self.follower.set_terminals(terminals);
                 (self.checked, quiet) = (Instant::now(), next.is_err());
             }
             if !self.lines.is_empty() {

@@ -30,6 +30,18 @@ pub struct Filter {
     pub container: Option<String>,
     /// Only with a match of this.
     pub grep: Option<Regex>,
+    /// Of what was shown in terminals, only what was in these.
+    pub terminals: Terminals,
+}
+
+/// Whose terminals somebody may look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Terminals {
+    /// Everybody's.
+    #[default]
+    All,
+    /// This person's.
+    Of(String),
 }
 
 impl Filter {
@@ -51,7 +63,15 @@ impl Filter {
     /// Whether this line is wanted.
     #[must_use]
     pub fn wants(&self, line: &Entry) -> bool {
-        self.fits(&line.process, line.container.as_deref(), &line.message)
+        self.shows(line.terminal_of.as_deref()) && self.fits(&line.process, line.container.as_deref(), &line.message)
+    }
+
+    /// Whether what somebody's terminal was given may be seen; what none was, may.
+    fn shows(&self, terminal_of: Option<&str>) -> bool {
+        match &self.terminals {
+            Terminals::All => true,
+            Terminals::Of(own) => terminal_of.is_none_or(|owner| owner == own),
+        }
     }
 
     fn fits(&self, process: &str, container: Option<&str>, message: &str) -> bool {
@@ -124,6 +144,11 @@ impl Follower {
         let (follow, cursor) = (ask.follow, join.cursor);
         let place = log.cursors.join(if follow { cursor } else { u64::MAX });
         Ok(Self { _guest: guest, filter: ask.filter, follow, past, rounds: ROUNDS, cursor, place, head, resume, log })
+    }
+
+    /// What was shown in these terminals may be seen from now on, and in no others.
+    pub fn set_terminals(&mut self, terminals: Terminals) {
+        self.filter.terminals = terminals;
     }
 
     /// Appends what comes next to `out`, and waits where there is nothing; `false` at the end. Safe to
@@ -203,9 +228,10 @@ impl Follower {
             self.resume.clone_from(&last.resume);
         }
         let any = !lines.is_empty();
-        out.extend(
-            lines.into_iter().filter(|line| self.filter.fits(&line.process, line.container.as_deref(), &line.message)),
-        );
+        out.extend(lines.into_iter().filter(|line| {
+            self.filter.shows(line.terminal_of.as_deref())
+                && self.filter.fits(&line.process, line.container.as_deref(), &line.message)
+        }));
         any
     }
 }

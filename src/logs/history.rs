@@ -210,7 +210,15 @@ impl FilePast {
             message.push_str(CUT);
         }
         let moved = Move::File(self.handle.id, self.at(end));
-        Entry { time, process: self.handle.process.clone(), container: None, stream: Stream::Stdout, message, moved }
+        Entry {
+            time,
+            process: self.handle.process.clone(),
+            container: None,
+            stream: Stream::Stdout,
+            terminal_of: None,
+            message,
+            moved,
+        }
     }
 
     /// The head of a long file is the same at all its offsets; that of a short one is made where it is needed.

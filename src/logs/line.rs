@@ -43,6 +43,8 @@ pub struct Entry {
     pub container: Option<Arc<str>>,
     /// From which output.
     pub stream: Stream,
+    /// Whose session it is from, where it is what a terminal was given.
+    pub terminal_of: Option<Arc<str>>,
     /// What it says.
     pub message: String,
     /// Where its source stands behind it.
@@ -60,6 +62,8 @@ pub struct Line {
     pub container: Option<Arc<str>>,
     /// From which output.
     pub stream: Stream,
+    /// Whose session it is from, where it is what a terminal was given.
+    pub terminal_of: Option<Arc<str>>,
     /// What it says.
     pub message: String,
     /// The token that resumes behind it.
@@ -74,12 +78,13 @@ impl Line {
     /// A line of an app, behind which `resume` resumes.
     #[must_use]
     pub fn new(app: Arc<str>, entry: Entry, resume: String) -> Self {
-        let Entry { time, process, container, stream, message, .. } = entry;
+        let Entry { time, process, container, stream, terminal_of, message, .. } = entry;
         Self {
             time,
             process,
             container,
             stream,
+            terminal_of,
             message,
             resume,
             app,
@@ -150,6 +155,7 @@ mod tests {
                 time: 1_795_341_600_123_456,
                 process: "web.1".into(),
                 container: None,
+                terminal_of: None,
                 stream,
                 message: "it \"works\"".into(),
                 moved: Move::None,

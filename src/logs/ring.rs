@@ -82,6 +82,7 @@ mod tests {
                 process: "web".into(),
                 container: None,
                 stream: Stream::Stdout,
+                terminal_of: None,
                 message,
                 moved: Move::None,
             };

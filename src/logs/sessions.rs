@@ -48,6 +48,7 @@ pub fn started(row: &SessionRow) -> Entry {
         process: row.name.as_str().into(),
         container: None,
         stream: Stream::Hub,
+        terminal_of: None,
         message: format!("Starting process with command `{command}`"),
         moved: Move::Session(number(row), SessionAt { begun: true, ..SessionAt::default() }),
     }
@@ -59,14 +60,24 @@ pub fn ended(row: &SessionRow, record: &Record) -> Option<Entry> {
     let Payload::Exit(exit) = &record.payload else { return None };
     let message = format!("Process {exit}").replace(['\n', '\r'], " ");
     let (time, process) = (record.time as i64, row.name.as_str().into());
-    Some(Entry { time, process, container: None, stream: Stream::Hub, message, moved: Move::SessionEnd(number(row)) })
+    Some(Entry {
+        time,
+        process,
+        container: None,
+        stream: Stream::Hub,
+        terminal_of: None,
+        message,
+        moved: Move::SessionEnd(number(row)),
+    })
 }
 
 /// A session's line as an entry.
 #[must_use]
 pub fn entry(row: &SessionRow, process: &Arc<str>, line: SessionLine) -> Entry {
     let SessionLine { time, stream, message, at } = line;
-    Entry { time, process: process.clone(), container: None, stream, message, moved: Move::Session(number(row), at) }
+    let terminal_of = (row.tty && stream != Stream::Hub).then(|| row.owner.as_str().into());
+    let moved = Move::Session(number(row), at);
+    Entry { time, process: process.clone(), container: None, stream, terminal_of, message, moved }
 }
 
 /// Whether an app's log has a session: what a run prints is its app's, as its pod's log has it too. What goes on in an

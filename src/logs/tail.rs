@@ -222,7 +222,15 @@ impl Tail {
 
     fn entry(&self, time: i64, message: String, end: u64) -> Entry {
         let moved = Move::File(self.handle.id, self.at_offset(end));
-        Entry { time, process: self.handle.process.clone(), container: None, stream: Stream::Stdout, message, moved }
+        Entry {
+            time,
+            process: self.handle.process.clone(),
+            container: None,
+            stream: Stream::Stdout,
+            terminal_of: None,
+            message,
+            moved,
+        }
     }
 
     /// The file was emptied.

@@ -148,6 +148,18 @@ async fn an_app_may_let_others_watch_and_they_do_no_more_than_that() {
             assert_eq!(driver.rest().await, 4403);
         }
     }
+    // What their terminals show stands in the log of the app for those.
+    for (app, seen) in [("blog", true), ("wiki", false)] {
+        let body =
+            json!({"source": {"kind": "run", "app": app, "command": ["echo", "shown"], "tty": true, "detached": true}});
+        let (status, session) = server.ask_as(RIA, "POST", "/v1/sessions", Some(body)).await;
+        assert_eq!(status, 201, "{session}");
+        server.ended(session["id"].as_str().expect("an id")).await;
+        let (status, log) = server.bytes_as(LEO, "GET", &format!("/v1/apps/{app}/logs"), None).await;
+        let log = String::from_utf8_lossy(&log).into_owned();
+        assert!(status == 200 && log.contains("Process exited"), "{log}");
+        assert_eq!(log.contains(": shown"), seen, "{log}");
+    }
     stop_all(&server).await;
 }
 

@@ -37,10 +37,14 @@ impl Answer {
 
     /// Asks a hub, and reads the head of the answer.
     pub(crate) fn get(server: &Server, path: &str, headers: &[(&str, &str)]) -> Self {
+        Self::get_as(server, &server.token(), path, headers)
+    }
+
+    /// The same, as the holder of a token.
+    pub(crate) fn get_as(server: &Server, token: &str, path: &str, headers: &[(&str, &str)]) -> Self {
         let address = server.url().trim_start_matches("http://").to_owned();
         let mut stream = TcpStream::connect(&address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let token = server.token();
         let mut head =
             format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n");
         headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));

@@ -185,12 +185,19 @@ impl Reviews {
         if own && self.may(identity, rights::Act::of(session.kind), app).await? || self.is_admin(identity).await? {
             return Ok(Some(Right::Control));
         }
-        let watches = match self.watch(app) {
-            Watch::Owner => false,
-            Watch::Exec => self.may(identity, rights::Act::Exec, app).await?,
-            Watch::Log => self.may(identity, rights::Act::Logs, app).await?,
-        };
-        Ok(watches.then_some(Right::Read))
+        Ok(self.watches(identity, app).await?.then_some(Right::Read))
+    }
+
+    /// Whether the app's settings let a person watch the sessions of others.
+    ///
+    /// # Errors
+    /// [`Away`].
+    pub async fn watches(&self, identity: &Identity, app: &str) -> Result<bool, Away> {
+        match self.watch(app) {
+            Watch::Owner => Ok(false),
+            Watch::Exec => self.may(identity, rights::Act::Exec, app).await,
+            Watch::Log => self.may(identity, rights::Act::Logs, app).await,
+        }
     }
 
     /// Whether a person may see sessions of others, of this app or of any.

@@ -6,6 +6,7 @@ use super::{Caller, Role};
 use crate::config::auth::Rights;
 use crate::http::Hub;
 use crate::http::error::ApiError;
+use crate::logs::follower::Terminals;
 use crate::store::{Kind, Right, SessionRow};
 
 /// The API group of Foghorn's own words.
@@ -105,6 +106,19 @@ impl Caller {
             (Self::User(user), Some(reviews)) => Ok(reviews.may(&user.identity, act, app).await?),
             (Self::Ticket(_), _) | (Self::User(_), None) => Ok(false),
         }
+    }
+
+    /// Whose terminals it may look at in the log of an app: those of the sessions that it sees.
+    ///
+    /// # Errors
+    /// See [`Self::right`].
+    pub async fn terminals(&self, hub: &Hub, app: &str) -> Result<Terminals, ApiError> {
+        let all = self.is_admin(hub).await?
+            || match (self, &hub.reviews) {
+                (Self::User(user), Some(reviews)) => reviews.watches(&user.identity, app).await?,
+                _ => false,
+            };
+        Ok(if all { Terminals::All } else { Terminals::Of(self.name().to_owned()) })
     }
 
     /// Refuses what it may not do to an app; `what` is that, in words.

@@ -48,6 +48,7 @@ pub(super) fn entry(container: &Container, time: u64, bytes: Vec<u8>, cut: bool,
         container: Some(container.name.clone()),
         // The log endpoint does not tell them apart.
         stream: Stream::Stdout,
+        terminal_of: None,
         message,
         moved: Move::Container(container.id, at),
     }
