@@ -16,7 +16,7 @@ mod bed;
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{Api, Turn, ended};
 use bed::{Seen, all, get};
@@ -352,4 +352,49 @@ async fn kubectl_reads_the_same_server() {
     assert_eq!(kubectl(&["--previous", "--tail", "1"]), "n 3\n");
     assert!(kubectl(&["--previous", "--timestamps"]).starts_with("2026-11-22T10:00:00Z n 1\n"));
     assert_eq!(kubectl(&["--since-time", "2026-11-22T10:00:01Z"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_keeps_nobody_from_the_log() {
+    let api = Api::start().await;
+    for name in ["web-1", "web-2", "web-3"] {
+        api.pod(name);
+        api.print(name, &numbered(1, 20), false);
+    }
+    let server = hub(&api, "").await;
+    for query in ["tail=40", "since=2026-11-22T10:00:00Z", "follow=true&tail=5"] {
+        api.past_turns(&[Turn::Hangs; 200]);
+        let (seen, since) = (Seen::default(), Instant::now());
+        seen.follow(get(&server, query));
+        for name in ["web.1", "web.2", "web.3"] {
+            let is_told = || {
+                let lines = seen.0.lock().unwrap();
+                lines.iter().any(|line| {
+                    line["process"] == name
+                        && line["message"].as_str().unwrap().starts_with("what it said before cannot be read")
+                })
+            };
+            until("it is told", async || is_told().then_some(())).await;
+        }
+        // A client waits for half a minute.
+        assert!(since.elapsed() < Duration::from_secs(25), "{query}: {:?}", since.elapsed());
+        if query.contains("follow") {
+            until("what comes is followed", async || (api.following() == 3).then_some(())).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_beyond_what_a_log_can_know_are_told_of() {
+    let api = Api::start().await;
+    for number in 0..=512 {
+        api.pod(&format!("web-{number}"));
+    }
+    let server = hub(&api, "log_upstreams = 1\n").await;
+    let lines = all(get(&server, "tail=1"));
+    let said = "the app has more than 512 containers; those beyond are not followed";
+    assert!(
+        lines.iter().any(|line| line.contains(said) && line.contains("511 containers are not followed")),
+        "{lines:?}"
+    );
 }

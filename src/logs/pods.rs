@@ -18,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -28,7 +28,7 @@ use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change, watcher};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::files::notice;
 use super::line::Entry;
@@ -57,6 +57,9 @@ const LISTED: Duration = Duration::from_secs(10);
 
 /// How many containers are asked at once for their last lines when a log is opened.
 const ASKED: usize = 8;
+
+/// How long all of them together may take to say them.
+const NEWEST: Duration = Duration::from_secs(5);
 
 /// The most containers of one app that its log knows: each is in every token.
 pub const MAX_CONTAINERS: usize = 512;
@@ -126,17 +129,28 @@ pub(super) struct Place {
     names: Names,
     /// How many containers wait until they may be followed.
     waiting: watch::Sender<usize>,
+    /// Whether there are more containers than its log can know.
+    too_many: AtomicBool,
 }
 
 impl Place {
     pub(super) fn new(reach: &Arc<Reach>, app: &str) -> Result<Self, LogsError> {
         let home = reach.cluster.home(app).map_err(|error| LogsError::NoHome(error.to_string()))?;
-        Ok(Self { reach: reach.clone(), home, names: Names::default(), waiting: watch::Sender::new(0) })
+        Ok(Self {
+            reach: reach.clone(),
+            home,
+            names: Names::default(),
+            waiting: watch::Sender::new(0),
+            too_many: AtomicBool::new(false),
+        })
     }
 
     /// What a follower has to know before all else.
     pub(super) fn shortage(&self) -> Option<String> {
-        self.sentence(*self.waiting.borrow())
+        let beyond = self.too_many.load(Ordering::Relaxed).then(too_many);
+        let waiting = self.sentence(*self.waiting.borrow());
+        let all: Vec<_> = beyond.into_iter().chain(waiting).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 
     fn sentence(&self, waiting: usize) -> Option<String> {
@@ -149,6 +163,10 @@ impl Place {
     }
 }
 
+fn too_many() -> String {
+    format!("the app has more than {MAX_CONTAINERS} containers; those beyond are not followed")
+}
+
 type Changes = Pin<Box<dyn Stream<Item = Result<Change<Object>, watcher::Error>> + Send>>;
 
 /// Follows which pods there are.
@@ -159,7 +177,6 @@ pub(super) struct Pods {
     known: BTreeMap<String, Vec<Arc<Container>>>,
     /// While all are listed anew: those that were seen.
     listed: Option<BTreeSet<String>>,
-    too_many: bool,
 }
 
 impl Pods {
@@ -168,7 +185,7 @@ impl Pods {
         let api = Api::<Object>::namespaced(place.reach.cluster.client.clone(), &place.home.namespace);
         let config = watcher::Config::default().labels(&place.home.selector);
         let changes: Changes = Box::pin(watcher(api, config).default_backoff());
-        let mut pods = Self { log, place, changes, known: BTreeMap::new(), listed: None, too_many: false };
+        let mut pods = Self { log, place, changes, known: BTreeMap::new(), listed: None };
         let (mut found, mut said) = (Vec::new(), "the API server does not answer".to_owned());
         let list = timeout(LISTED, async {
             loop {
@@ -210,10 +227,13 @@ impl Pods {
                 (standing.phase == standing::Phase::Ended).then(|| standing.exit.as_ref().map_or(0, |exit| exit.at));
             ended.map_or((0, 0), |at| (1, -at))
         });
+        self.note_too_many(containers.len() > MAX_CONTAINERS);
         containers.truncate(MAX_CONTAINERS);
         let cluster = &self.place.reach.cluster;
+        // One node that hangs holds up nobody.
+        let until = Instant::now() + NEWEST;
         let positions = stream::iter(containers.into_iter().map(async |(standing, container)| {
-            let at = past::newest(&cluster.client, &container, standing.restart, standing.phase).await;
+            let at = past::newest(&cluster.client, &container, (standing.restart, standing.phase), until).await;
             (container, at, standing)
         }));
         let positions: Vec<_> = positions.buffer_unordered(ASKED).collect().await;
@@ -284,9 +304,8 @@ impl Pods {
     }
 
     fn note_too_many(&mut self, really: bool) {
-        if really && !std::mem::replace(&mut self.too_many, true) {
-            let message = format!("the app has more than {MAX_CONTAINERS} containers; those beyond are not followed");
-            self.log.publish([Event::Line(notice("log".into(), message))]);
+        if really && !self.place.too_many.swap(true, Ordering::Relaxed) {
+            self.log.publish([Event::Line(notice("log".into(), too_many()))]);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::request::{Answer, Failure, From, Run, open};
 use super::seen::Seen;
@@ -26,6 +26,12 @@ const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
 
 /// What passes in between at most, where the API server names a time.
 const LONGEST: Duration = Duration::from_secs(5);
+
+/// How long an answer may keep silent: where many are waited for in turn, and else.
+const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// For how long one that cannot be read is asked anew.
+const FAILING: Duration = Duration::from_secs(8);
 
 /// So many last lines tell how many of them have the same time.
 const SAME: usize = 100;
@@ -55,40 +61,51 @@ pub(super) fn entry(container: &Container, time: u64, bytes: Vec<u8>, cut: bool,
 }
 
 /// Where the log of a run is now: all that it has counts as told.
-pub(super) async fn newest(client: &Client, container: &Container, restart: u64, phase: Phase) -> ContainerAt {
+///
+/// Where that cannot be had until then, it is by this machine's clock, for want of a better one.
+pub(super) async fn newest(
+    client: &Client,
+    container: &Container,
+    (restart, phase): (u64, Phase),
+    until: Instant,
+) -> ContainerAt {
     let start = ContainerAt::start(restart);
     if phase == Phase::Coming {
         return start;
     }
-    for _ in 0..TRIES.0 {
-        let (mut seen, mut newest) = (Seen::from(start), start);
-        let take = |time, _, _| newest = seen.take(time).unwrap_or(newest);
-        match read(client, container, Run::Newest, From::Last(SAME), phase == Phase::Ended, take).await {
-            Ok(()) => return newest,
-            Err(Failure::Gone(_)) => return start,
-            Err(Failure::Busy(reason, _)) => {
-                tracing::debug!(reason, pod = container.pod.name, "cannot read a log's last lines");
-                sleep(TRIES.1).await;
+    let found = async {
+        loop {
+            let (mut seen, mut newest) = (Seen::from(start), start);
+            let take = |time, _, _| newest = seen.take(time).unwrap_or(newest);
+            let last = (Run::Newest, From::Last(SAME));
+            match read(client, container, last, phase == Phase::Ended, PATIENCE.1, take).await {
+                Ok(()) => return newest,
+                Err(Failure::Gone(_)) => return start,
+                Err(Failure::Busy(reason, _)) => {
+                    tracing::debug!(reason, pod = container.pod.name, "cannot read a log's last lines");
+                    sleep(TRIES.1).await;
+                }
             }
         }
-    }
-    // By this machine's clock, for want of a better one.
-    ContainerAt { time: now().unsigned_abs() * NANOS, ..start }
+    };
+    let by_the_clock = |_| ContainerAt { time: now().unsigned_abs() * NANOS, ..start };
+    timeout_at(until, found).await.unwrap_or_else(by_the_clock)
 }
 
-/// Reads a whole answer, and gives each line to `take`: when it was written, its bytes, and whether it was cut.
+/// Reads a whole answer, and gives each line to `take`: when it was written, its bytes, and whether it was cut. It may
+/// keep silent for so long.
 async fn read(
     client: &Client,
     container: &Container,
-    run: Run,
-    from: From,
+    (run, from): (Run, From),
     ended: bool,
+    patience: Duration,
     mut take: impl FnMut(u64, Vec<u8>, bool),
 ) -> Result<(), Failure> {
-    let mut answer = open(client, container, run, from).await?;
+    let mut answer = in_time(patience, open(client, container, run, from)).await?;
     let (mut stamped, mut said) = (Stamped::default(), Vec::new());
     loop {
-        let more = answer.next().await?;
+        let more = in_time(patience, answer.next()).await?;
         match &more {
             Some(data) => stamped.feed(data, &mut said),
             None if ended => stamped.let_go(&mut said),
@@ -105,6 +122,12 @@ async fn read(
     }
 }
 
+/// What comes of an answer in time.
+async fn in_time<T>(patience: Duration, next: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let silent = |_| Err(Failure::Busy("it does not answer".into(), None));
+    timeout(patience, next).await.unwrap_or_else(silent)
+}
+
 /// The log of a container, as far as it can be read before the ring.
 #[derive(Clone)]
 pub struct Origin {
@@ -112,13 +135,15 @@ pub struct Origin {
     container: Arc<Container>,
     /// Up to where.
     pub to: ContainerAt,
+    /// Until when it is waited for, all of an app's containers together, if it never answers.
+    until: Instant,
 }
 
 impl Origin {
     /// The log of a container up to a position.
     #[must_use]
     pub fn new(reach: Arc<Reach>, container: Arc<Container>, to: ContainerAt) -> Self {
-        Self { reach, container, to }
+        Self { reach, container, to, until: Instant::now() + FAILING }
     }
 
     /// The last lines that are wanted: when each was written, and where a reader starts to get it. And why some cannot be
@@ -188,7 +213,8 @@ impl Origin {
                 }
             };
             let client = &self.reach.cluster.client;
-            match read(client, &self.container, run, From::Last(window), ended, take).await {
+            let patience = until.saturating_duration_since(Instant::now()).clamp(PATIENCE.0, PATIENCE.1);
+            match read(client, &self.container, (run, From::Last(window)), ended, patience, take).await {
                 Ok(()) => {}
                 Err(Failure::Gone(_)) => return Ok(VecDeque::new()),
                 Err(Failure::Busy(reason, after)) => {
@@ -215,7 +241,7 @@ impl Origin {
     /// What it said from a position on.
     #[must_use]
     pub fn past(&self, from: ContainerAt) -> ContainerPast {
-        ContainerPast { origin: self.clone(), at: from, reading: None, tries: TRIES.0 }
+        ContainerPast { origin: self.clone(), at: from, reading: None, tries: TRIES.0, failing: None, answered: false }
     }
 }
 
@@ -240,6 +266,10 @@ pub struct ContainerPast {
     at: ContainerAt,
     reading: Option<(Answer, Stamped, Seen)>,
     tries: usize,
+    /// Since when it cannot be read.
+    failing: Option<Instant>,
+    /// Whether it ever could.
+    answered: bool,
 }
 
 impl ContainerPast {
@@ -256,7 +286,7 @@ impl ContainerPast {
                 self.say(ready, "what it said before cannot be read any more");
                 self.next_run(ready)
             }
-            Err(Failure::Busy(reason, _)) if self.tries == 0 => {
+            Err(Failure::Busy(reason, _)) if self.tries == 0 || self.fails_for_long() => {
                 ready.push_back(self.origin.container.notice(format!("what it said before cannot be read: {reason}")));
                 true
             }
@@ -275,12 +305,14 @@ impl ContainerPast {
             return Err(Failure::Gone("it was restarted again".into()));
         };
         if self.reading.is_none() {
-            let answer = open(&self.origin.reach.cluster.client, container, run, since(self.at)).await?;
+            let answer = open(&self.origin.reach.cluster.client, container, run, since(self.at));
+            let answer = in_time(self.patience(), answer).await?;
             self.reading = Some((answer, Stamped::default(), Seen::from(self.at)));
         }
+        let patience = self.patience();
         let Some((answer, stamped, seen)) = &mut self.reading else { return Ok(None) };
         let mut said = Vec::new();
-        let more = match answer.next().await? {
+        let more = match in_time(patience, answer.next()).await? {
             Some(data) => {
                 stamped.feed(&data, &mut said);
                 true
@@ -305,8 +337,19 @@ impl ContainerPast {
             self.at = at;
             ready.push_back(entry(container, time, bytes, cut, at));
         }
-        self.tries = TRIES.0;
+        (self.tries, self.failing, self.answered) = (TRIES.0, None, true);
         if more { Ok(Some(self.at >= self.origin.to)) } else { Ok(None) }
+    }
+
+    fn fails_for_long(&mut self) -> bool {
+        let failing = *self.failing.get_or_insert_with(Instant::now);
+        let until = if self.answered { failing + FAILING } else { self.origin.until };
+        Instant::now() > until
+    }
+
+    fn patience(&self) -> Duration {
+        let left = self.origin.until.saturating_duration_since(Instant::now());
+        if self.answered { PATIENCE.1 } else { left.clamp(PATIENCE.0, PATIENCE.1) }
     }
 
     /// Goes on with the next run, if there is one that is wanted.
