@@ -39,6 +39,9 @@ pub enum BackendError {
     /// The agent could not be reached now.
     #[error("its agent cannot be reached: {0}")]
     Unreachable(String),
+    /// The hub itself may not do that where the session is to be.
+    #[error("this hub may not do that: {0}")]
+    Forbidden(String),
 }
 
 /// A session that is to be made, as far as a backend has to know it.

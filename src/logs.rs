@@ -87,6 +87,9 @@ pub enum LogsError {
     /// The API server does not say which pods the app has.
     #[error("the app's pods cannot be followed: {0}")]
     Cluster(String),
+    /// The API server will not say that to this hub.
+    #[error("this hub may not follow the app's pods: {0}")]
+    Refused(String),
 }
 
 /// What a source tells its log.

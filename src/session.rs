@@ -207,15 +207,15 @@ impl Session {
         }
     }
 
-    /// The command runs.
-    pub fn note_started(&self, at: Micros) {
+    /// The command runs. Whether that is new.
+    pub fn note_started(&self, at: Micros) -> bool {
         self.status.send_if_modified(|status| {
             let first = status.state == State::Starting;
             if first {
                 (status.state, status.started_at) = (State::Running, Some(at));
             }
             first
-        });
+        })
     }
 
     /// The end is in the store.

@@ -327,12 +327,29 @@ async fn a_log_whose_pods_cannot_be_listed_is_refused_with_the_reason() {
     let server = hub(&api, "").await;
     api.forbid(true);
     let (status, answer) = server.ask("GET", "/v1/apps/blog/logs", None).await;
-    assert_eq!((status, &answer["code"]), (503, &json!("backend_unavailable")), "{answer}");
+    assert_eq!((status, &answer["code"]), (500, &json!("backend_refused")), "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("pods is forbidden"), "{answer}");
+    // Who asks by the command line is told at once.
+    let since = Instant::now();
+    let mut logs = Command::new(env!("CARGO_BIN_EXE_foghorn"));
+    logs.args(["logs", "-a", "blog", "-f"]).env("FOGHORN_URL", server.url()).env("FOGHORN_TOKEN", server.token());
+    let logs = logs.env("HOME", server.home()).output().unwrap();
+    let said = String::from_utf8_lossy(&logs.stderr);
+    assert!(!logs.status.success() && said.contains("pods is forbidden"), "{said}");
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     let (status, answer) = server.ask("GET", "/v1/apps/Blog/logs", None).await;
     assert_eq!((status, &answer["code"]), (400, &json!("invalid_request")), "{answer}");
     api.forbid(false);
     assert_eq!(all(get(&server, "")), ["web.1: n 1", "web.1: n 2"]);
+    // All since a time, or so many of the last.
+    api.print("web-1", &numbered(3, 150), true);
+    for (args, count) in [(&["--since", "9999d"][..], 150), (&[], 100), (&["--since", "9999d", "-n", "20"], 20)] {
+        let mut logs = Command::new(env!("CARGO_BIN_EXE_foghorn"));
+        logs.args(["logs", "-a", "blog"]).args(args).env("FOGHORN_URL", server.url());
+        let logs = logs.env("FOGHORN_TOKEN", server.token()).env("HOME", server.home()).output().unwrap();
+        let printed = String::from_utf8_lossy(&logs.stdout);
+        assert_eq!(printed.lines().count(), count, "{args:?}: {printed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

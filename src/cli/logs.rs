@@ -22,7 +22,7 @@ pub struct LogsArgs {
     /// Go on with what is written from now on
     #[arg(short, long)]
     pub follow: bool,
-    /// So many lines of the past [default: 100 of an app, all of a session]
+    /// So many lines of the past [default: 100 of an app, all of a session or with --since]
     #[arg(short = 'n', long)]
     pub lines: Option<usize>,
     /// Only what was written within so long, such as 5m

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use super::Hub;
 use super::auth::{Act, Caller};
 use super::error::ApiError;
-use crate::kubernetes::error::sentence;
+use crate::kubernetes::error::{is_refusal, sentence};
 use crate::protocol::{AppInfo, AppList};
 use crate::store::SessionFilter;
 
@@ -25,8 +25,9 @@ const AT_ONCE: usize = 16;
 pub async fn list(Shared(hub): Shared<Arc<Hub>>, caller: Caller) -> Result<Json<AppList>, ApiError> {
     let mut apps: Vec<AppInfo> = match &hub.cluster {
         Some(cluster) => {
-            let found = cluster.find_apps().await.map_err(|error| {
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", sentence(&error))
+            let found = cluster.find_apps().await.map_err(|error| match is_refusal(&error) {
+                true => ApiError::backend_refused(sentence(&error)),
+                false => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", sentence(&error)),
             })?;
             let shown = found.into_iter();
             shown

@@ -54,6 +54,12 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "session_not_found", detail)
     }
 
+    /// The hub itself may not do that where sessions and logs are.
+    #[must_use]
+    pub fn backend_refused(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "backend_refused", detail)
+    }
+
     /// The request cannot be understood.
     #[must_use]
     pub fn invalid(detail: impl Into<String>) -> Self {
@@ -152,6 +158,7 @@ impl From<LogsError> for ApiError {
         match error {
             LogsError::Store(error) => error.into(),
             LogsError::NoHome(detail) => Self::invalid(detail),
+            LogsError::Refused(_) => Self::backend_refused(error.to_string()),
             LogsError::Cluster(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", error.to_string())
             }
@@ -166,6 +173,7 @@ impl From<RegistryError> for ApiError {
             RegistryError::Invalid(detail) | RegistryError::Backend(BackendError::Refused(detail)) => {
                 Self::invalid(detail)
             }
+            RegistryError::Backend(error @ BackendError::Forbidden(_)) => Self::backend_refused(error.to_string()),
             RegistryError::Backend(error) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "backend_unavailable", error.to_string())
             }

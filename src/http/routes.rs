@@ -158,6 +158,7 @@ pub static DOORS: &[Door] = &[
         (409, "id_taken"),
         (413, "too_large"),
         (429, "too_many_sessions"),
+        (500, "backend_refused"),
         (503, "stopping"),
         (503, "backend_unavailable"),
     ]),
@@ -257,7 +258,7 @@ pub static DOORS: &[Door] = &[
         || get(apps::list),
         &[Answer::json(200, "The apps, by name.", Shape::of::<AppList>())],
     )
-    .errors(&[(503, "backend_unavailable")]),
+    .errors(&[(500, "backend_refused"), (503, "backend_unavailable")]),
     Door::new(
         ("GET", "/v1/apps/{app}/logs"),
         Rule::Logs,
@@ -266,7 +267,7 @@ pub static DOORS: &[Door] = &[
         &[Answer::stream(200, "Lines, in the form that Accept asks for.", &[TEXT, NDJSON, EVENTS])],
     )
     .query(asked::<LogsQuery>)
-    .errors(&[(400, "invalid_request")]),
+    .errors(&[(400, "invalid_request"), (500, "backend_refused"), (503, "backend_unavailable")]),
     Door::new(
         ("GET", "/v1/audit"),
         Rule::Admin,

@@ -22,6 +22,9 @@ const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
 /// For how long it is asked again: one that itself waits for somebody would take as long each time.
 const TRYING: Duration = Duration::from_secs(5);
 
+/// For how long one is asked again that says that it has too much to do.
+const BUSY: Duration = Duration::from_secs(30);
+
 /// The answer to a call that may be made again, also of an API server that is away for a moment.
 ///
 /// # Errors
@@ -30,18 +33,23 @@ pub async fn surely<T, F: Future<Output = kube::Result<T>>>(call: impl Fn() -> F
     let (since, mut tries) = (Instant::now(), TRIES.0);
     loop {
         let answer = in_time(call()).await;
-        tries -= 1;
-        match &answer {
-            Err(error) if !is_refusal(error) && tries > 0 && since.elapsed() < TRYING => {
-                tracing::warn!(
-                    error = sentence(error),
-                    "the API server does not do what it was asked to; trying again"
-                );
-                tokio::time::sleep(TRIES.1).await;
-            }
+        let Err(error) = &answer else { return answer };
+        let wait = match later(error) {
+            Some(wait) if since.elapsed() + wait < BUSY => wait,
+            None if !is_refusal(error) && tries > 1 && since.elapsed() < TRYING => TRIES.1,
             _ => return answer,
-        }
+        };
+        tracing::warn!(error = sentence(error), "the API server does not do what it was asked to; trying again");
+        tries -= usize::from(later(error).is_none());
+        tokio::time::sleep(wait).await;
     }
+}
+
+/// After how long an API server that has too much to do is to be asked again.
+fn later(error: &kube::Error) -> Option<Duration> {
+    let kube::Error::Api(status) = error else { return None };
+    let named = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    (status.code == 429).then(|| Duration::from_secs(named.into()).max(Duration::from_secs(1)))
 }
 
 /// The API server took a call and gave no answer.

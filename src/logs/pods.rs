@@ -201,8 +201,10 @@ impl Pods {
                 }
             }
         });
-        if !matches!(list.await, Ok(Ok(()))) {
-            return Err(LogsError::Cluster(said));
+        match list.await {
+            Ok(Ok(())) => {}
+            Ok(Err(())) => return Err(LogsError::Refused(said)),
+            Err(_) => return Err(LogsError::Cluster(said)),
         }
         pods.take_up(found).await;
         Ok(pods)

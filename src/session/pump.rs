@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -71,8 +72,13 @@ impl Session {
         let mut wait = AGAIN.0;
         let mut first = true;
         let mut away = Instant::now();
+        // Whether the start was told of as it went on.
+        let told = AtomicBool::new(false);
         loop {
-            let tell = |text| self.notices.say(Notice::starting(text));
+            let tell = |text| {
+                told.store(true, Ordering::Relaxed);
+                self.notices.say(Notice::starting(text));
+            };
             let connected = tokio::select! {
                 connected = backend.connect(self.id(), place, self.head(), &tell) => connected,
                 // Nothing was started that could be told to stop, or it cannot be told.
@@ -89,7 +95,7 @@ impl Session {
                         self.learn(source.card.as_ref());
                     }
                     let since = Instant::now();
-                    self.pump_from(source, &mut start, metrics).await;
+                    self.pump_from(source, &mut start, metrics, &told).await;
                     self.set_control(None);
                     away = Instant::now();
                     if since.elapsed() >= SHORT {
@@ -138,7 +144,13 @@ impl Session {
     }
 
     /// One connection's worth. After the exit the connection is kept: the recorder may still read from it.
-    async fn pump_from(self: &Arc<Self>, mut source: Source, start: &mut Option<Start>, metrics: &Metrics) {
+    async fn pump_from(
+        self: &Arc<Self>,
+        mut source: Source,
+        start: &mut Option<Start>,
+        metrics: &Metrics,
+        told: &AtomicBool,
+    ) {
         let Some(mut early) = self.tell_anew(&mut source, start.as_ref()).await else { return };
         let (mut first, mut little) = (true, false);
         let mut ended = self.has_ended();
@@ -178,7 +190,9 @@ impl Session {
                 }
                 Event::InputAck(writer, offset) => self.note_input(writer, offset),
                 Event::Started => {
-                    self.note_started(now());
+                    if self.note_started(now()) && told.swap(false, Ordering::Relaxed) {
+                        self.notices.say(Notice::source(format!("up, {}", self.row.name)));
+                    }
                     // What an agent was told of the window before its command was there, it could not do.
                     let size = *lock(&self.wanted_size);
                     size.map(|size| source.control.send_now(Command::Resize(size)));

@@ -160,6 +160,19 @@ fn every_value_has_a_schema_and_every_schema_a_value() {
     same(&values, &serde_json::from_str(&schema).expect("JSON"), "");
 }
 
+/// All limits but what the chart sets by itself: how long the hub takes to stop.
+#[test]
+fn every_limit_of_the_hubs_can_be_set() {
+    let settings = std::fs::read_to_string(root().join("src/config/server.rs")).expect("reads");
+    let (_, limits) = settings.split_once("struct FileLimits {").expect("the limits");
+    let (limits, _) = limits.split_once('}').expect("their end");
+    let names = limits.lines().filter_map(|line| line.trim().split_once(':')).map(|(name, _)| name.to_owned());
+    let schema = std::fs::read_to_string(root().join("charts/foghorn/values.schema.json")).expect("reads");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let known = schema["properties"]["limits"]["properties"].as_object().expect("limits").keys().cloned();
+    assert_eq!(known.collect::<BTreeSet<_>>(), names.filter(|name| name != "drain").collect());
+}
+
 /// Holds that an object's keys are those of its schema, and says where not.
 fn same(values: &Value, schema: &Value, place: &str) {
     let (Some(values), Some(properties)) = (values.as_object(), schema["properties"].as_object()) else { return };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foghorn::record::Reason;
 use serde_json::json;
 
-use crate::support::channels::{Channels, NAMESPACE, POD};
+use crate::support::channels::{Channels, Create, NAMESPACE, POD};
 use crate::support::program::Program;
 use crate::support::server::{Hello, Server, Viewer, until};
 
@@ -128,6 +128,24 @@ async fn a_server_that_hangs_is_given_up() {
     };
     assert!(ended["exit_text"].as_str().expect("a text").contains("silent"), "{ended}");
     assert_eq!(hub.output(&id, true).await, "before\n");
+}
+
+#[tokio::test]
+async fn a_pod_is_made_once_by_an_api_server_that_has_much_to_do_fails_and_loses_its_answer() {
+    let (channels, mut hub, _dir) = hub(V4).await;
+    channels.creates(&[Create::Refused(429), Create::Refused(500), Create::Refused(503), Create::Lost]);
+    channels.set_prints(&[(Duration::from_millis(300), "made\n".into())]);
+    let run = hub.run(&["sh"], json!({ "app": "demo", "detached": true })).await;
+    let id = run["id"].as_str().expect("an id").to_owned();
+    hub.attach(&id, Hello::watch()).await.shows("made\n").await;
+    assert_eq!(channels.creates_left(), 0);
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    // One that is refused for good is not asked again.
+    channels.creates(&[Create::Refused(403), Create::Refused(500)]);
+    let run = hub.run(&["sh"], json!({ "app": "demo", "detached": true })).await;
+    let ended = hub.ended(run["id"].as_str().expect("an id")).await;
+    assert!(ended["exit_text"].as_str().expect("a text").contains("not now"), "{ended}");
+    assert_eq!(channels.creates_left(), 1);
 }
 
 /// Numbered lines, as a container prints them.

@@ -248,7 +248,7 @@ async fn a_pod_says_who_its_session_is_for_the_app_of_its_namespace_alone() {
 async fn a_run_whose_hub_never_comes_back_ends_by_itself() {
     let Some(cluster) = Cluster::start().await else { return };
     cluster.deploy("demo");
-    let settings = format!("orphan = \"4s\"\ntime = \"5s\"\n{}", cluster.settings_with_agent());
+    let settings = format!("orphan = \"4s\"\n{}", cluster.settings_with_agent());
     let mut hub = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
     let started = hub.run(&["sleep", "600"], json!({ "app": "demo" })).await;
     is_running(&hub, started["id"].as_str().expect("an id")).await;

@@ -35,6 +35,8 @@ async fn a_runs_pod_has_the_resources_asked_for_and_what_the_settings_say_last()
     assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 77);
     home.run(&["stop", "run.1"]);
     for (asked, says) in [
+        (["--memory", "0"], "--memory 0 is nothing"),
+        (["--cpu", "0m"], "--cpu 0m is nothing"),
         (["--memory", "129Mi"], "--memory 129Mi is more than the 128Mi that a run may have here"),
         (["--cpu", "1001m"], "--cpu 1001m is more than the 1 that a run may have here"),
     ] {

@@ -268,12 +268,16 @@ async fn a_start_is_told_as_it_goes_on() {
     });
     cluster.deploy_with("demo", json!({ "initContainers": [init] }), json!({}));
     let mut hub = cluster.hub_with("[apps.demo]\nkeep_containers = [\"slow\"]\n").await;
-    let started = hub.run(&["echo", "up"], json!({ "app": "demo", "detached": true })).await;
+    let started = hub.run(&["sh", "-c", "sleep 1; echo up"], json!({ "app": "demo", "detached": true })).await;
     let id = started["id"].as_str().expect("an id");
     let mut viewer = hub.attach(id, Hello::watch()).await;
     let tells = |message: &HubMessage| matches!(message, HubMessage::Notice { text, .. } if text.contains("Successfully assigned"));
     viewer.hears(tells).await;
-    viewer.shows("up\n").await;
+    let is_up =
+        |message: &HubMessage| matches!(message, HubMessage::Notice { text, .. } if text.starts_with("up, run."));
+    viewer.hears(is_up).await;
+    viewer.rest().await;
+    assert_eq!(viewer.output, b"up\n");
     assert_eq!(hub.ended(id).await["exit_status"], 0);
 }
 

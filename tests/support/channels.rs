@@ -49,6 +49,19 @@ struct Container {
     /// Whether it ends behind that.
     ends: bool,
     has_ended: bool,
+    /// What becomes of the next calls to make a pod.
+    creates: VecDeque<Create>,
+    /// The pod that was made.
+    made: Option<Value>,
+}
+
+/// What becomes of a call to make a pod.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Create {
+    /// It is refused with this status.
+    Refused(u16),
+    /// The pod is made, and the answer is lost.
+    Lost,
 }
 
 impl Container {
@@ -84,6 +97,16 @@ impl Channels {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).prints = prints.to_vec();
     }
 
+    /// What becomes of the next calls to make a pod; those behind them are done.
+    pub(crate) fn creates(&self, creates: &[Create]) {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner).creates = creates.iter().copied().collect();
+    }
+
+    /// How many calls to make a pod were not answered as they were to be.
+    pub(crate) fn creates_left(&self) -> usize {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner).creates.len()
+    }
+
     /// It ends behind what is printed next.
     pub(crate) fn end(&self) {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).ends = true;
@@ -107,7 +130,12 @@ impl Channels {
 async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mutex<Container>>) {
     let head = head(&stream).await;
     let target = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    let of_pod = |what: &str| target.contains(&format!("/pods/{POD}/{what}?"));
+    let made = container.lock().unwrap_or_else(PoisonError::into_inner).made.clone();
+    let made = made.and_then(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).unwrap_or_default();
+    let of_pod = |what: &str| [POD, &made].iter().any(|pod| target.contains(&format!("/pods/{pod}/{what}?")));
+    if head.starts_with("POST ") && target.split('?').next().is_some_and(|path| path.ends_with("/pods")) {
+        return create(stream, &head, &container).await;
+    }
     if !of_pod("exec") && !of_pod("attach") {
         let mut read = vec![0; head.len()];
         stream.read_exact(&mut read).await.expect("reads");
@@ -115,8 +143,15 @@ async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mute
             let log = container.lock().unwrap_or_else(PoisonError::into_inner).log();
             return answer_with(&mut stream, 200, log.as_bytes()).await;
         }
-        let has_ended = container.lock().unwrap_or_else(PoisonError::into_inner).has_ended;
-        let answer = object(target.split('?').next().unwrap_or_default(), has_ended);
+        let (has_ended, pod) = {
+            let container = container.lock().unwrap_or_else(PoisonError::into_inner);
+            (container.has_ended, container.made.clone())
+        };
+        let path = target.split('?').next().unwrap_or_default();
+        let answer = match pod {
+            Some(pod) if path.ends_with(&format!("/pods/{made}")) => pod,
+            _ => object(path, has_ended),
+        };
         let code = if answer["code"] == 404 { 404 } else { 200 };
         return answer_with(&mut stream, code, answer.to_string().as_bytes()).await;
     }
@@ -168,6 +203,41 @@ async fn head(stream: &TcpStream) -> String {
             None => tokio::time::sleep(Duration::from_millis(2)).await,
         }
     }
+}
+
+/// Makes a pod, whose container runs at once.
+async fn create(mut stream: TcpStream, head: &str, container: &Mutex<Container>) {
+    let header =
+        |line: &str| line.to_ascii_lowercase().strip_prefix("content-length:").map(|len| len.trim().to_owned());
+    let len: usize = head.lines().find_map(header).expect("a length").parse().expect("a number");
+    let mut request = vec![0; head.len() + len];
+    stream.read_exact(&mut request).await.expect("reads");
+    let mut pod: Value = serde_json::from_slice(&request[head.len()..]).expect("a pod");
+    let name = pod["spec"]["containers"][0]["name"].clone();
+    pod["metadata"]["uid"] = json!("u-2");
+    pod["status"] = json!({ "phase": "Running", "containerStatuses": [
+        { "name": name, "image": "web:1", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } },
+    ] });
+    let (turn, there) = {
+        let mut container = container.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = container.creates.pop_front();
+        let there = container.made.is_some();
+        if !there && !matches!(turn, Some(Create::Refused(_))) {
+            container.made = Some(pod.clone());
+        }
+        (turn, there)
+    };
+    let (code, answer) = match turn {
+        Some(Create::Lost) => return,
+        Some(Create::Refused(code)) => (code, status(code, "not now")),
+        None if there => (
+            409,
+            json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 409,
+            "reason": "AlreadyExists", "message": "there is one" }),
+        ),
+        None => (201, pod),
+    };
+    answer_with(&mut stream, code, answer.to_string().as_bytes()).await;
 }
 
 async fn answer_with(stream: &mut TcpStream, code: u16, body: &[u8]) {
@@ -225,6 +295,17 @@ fn object(path: &str, has_ended: bool) -> Value {
         ] }),
         path if path == pods => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod] }),
         path if path == format!("{pods}/{POD}") => pod,
+        path if path == format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments") => {
+            let labels = json!({ "app.kubernetes.io/instance": "demo", "app.kubernetes.io/component": "web" });
+            let template = json!({ "metadata": { "labels": labels }, "spec": pod["spec"] });
+            json!({ "kind": "DeploymentList", "apiVersion": "apps/v1", "metadata": {}, "items": [{
+                "metadata": { "name": "demo-web", "namespace": NAMESPACE, "uid": "u-3", "labels": labels },
+                "spec": { "selector": { "matchLabels": labels }, "template": template },
+            }] })
+        }
+        path if path == format!("/api/v1/namespaces/{NAMESPACE}/services") => {
+            json!({ "kind": "ServiceList", "apiVersion": "v1", "metadata": {}, "items": [] })
+        }
         "/api/v1/pods" => json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [] }),
         _ => status(404, "there is no such thing"),
     }

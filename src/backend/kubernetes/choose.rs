@@ -11,7 +11,7 @@ use crate::backend::{BackendError, Exec, Handed, Whose};
 use crate::config::kubernetes::APP;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::apps::Home;
-use crate::kubernetes::error::{sentence, surely};
+use crate::kubernetes::error::{is_refusal, sentence, surely};
 
 /// The Deployment of a type of process.
 pub(super) fn deployment(
@@ -54,13 +54,19 @@ pub(super) fn suffix(session: Uuid) -> String {
     (0..6).map(letter).collect()
 }
 
+fn failed(error: &kube::Error) -> BackendError {
+    match is_refusal(error) {
+        true => BackendError::Forbidden(sentence(error)),
+        false => BackendError::Unreachable(sentence(error)),
+    }
+}
+
 /// Where an exec is to be.
 pub(super) async fn exec(cluster: &Cluster, app: &str, exec: &Exec) -> Result<Place, BackendError> {
     let home = cluster.home(app)?;
     let pods = Api::<Pod>::namespaced(cluster.client.clone(), &home.namespace);
     let of_app = ListParams::default().labels(&home.selector);
-    let mut pods =
-        surely(|| pods.list(&of_app)).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?.items;
+    let mut pods = surely(|| pods.list(&of_app)).await.map_err(|error| failed(&error))?.items;
     pods.retain(is_running);
     pods.sort_by_key(|pod| (pod.meta().creation_timestamp.clone(), pod.name_any()));
     let named: Vec<(String, &Pod)> = pods.iter().map(|pod| (cluster.process_of(pod), pod)).collect();
@@ -132,8 +138,7 @@ pub(super) async fn whose(cluster: &Cluster, handed: &Handed) -> Result<Whose, B
         return Err(BackendError::Refused("there is no pod named to hand over".into()));
     }
     let pods = Api::<Pod>::namespaced(cluster.client.clone(), &handed.namespace);
-    let pod =
-        surely(|| pods.get_opt(&handed.pod)).await.map_err(|error| BackendError::Unreachable(sentence(&error)))?;
+    let pod = surely(|| pods.get_opt(&handed.pod)).await.map_err(|error| failed(&error))?;
     let Some(pod) = pod else {
         let app = handed.app.clone().or_else(|| of_namespace(cluster, &handed.namespace));
         let app = app.filter(|app| cluster.home(app).is_ok_and(|home| home.namespace == handed.namespace));

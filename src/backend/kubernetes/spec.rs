@@ -44,6 +44,16 @@ const SLACK: Duration = Duration::from_secs(15 * 60);
 /// What the container gets that brings the agent: a quota wants to know.
 const INSTALL: [(&str, &str); 2] = [("cpu", "50m"), ("memory", "32Mi")];
 
+/// What a container may write outside of its volumes.
+const STORAGE: &str = "ephemeral-storage";
+
+/// Annotations that confine a container whose name they end with, or all of them.
+const CONFINED: [&str; 3] = [
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/pod",
+];
+
 /// The longest value of an annotation that is kept, in bytes.
 const MAX_OWNER: usize = 1024;
 
@@ -116,7 +126,9 @@ impl Making<'_> {
         labels.insert(SESSION.into(), self.order.session.to_string());
         labels.insert(APP.into(), self.order.app.clone());
         let owner: String = self.order.owner.chars().take(MAX_OWNER).collect();
-        let mut annotations = BTreeMap::from([(OWNER.into(), owner), (CONTAINER.into(), container.to_owned())]);
+        let mut annotations = self.confined(meta, container);
+        annotations.insert(OWNER.into(), owner);
+        annotations.insert(CONTAINER.into(), container.to_owned());
         let card = self.order.card.to_string();
         if self.settings.runner == Runner::Attach && card.len() <= MAX_CARD {
             annotations.insert(CARD.into(), card);
@@ -138,6 +150,29 @@ impl Making<'_> {
             owner_references: owner.map(|owner| vec![owner]),
             ..ObjectMeta::default()
         }
+    }
+
+    /// What confines the containers in a cluster from before their security context said it.
+    fn confined(&self, meta: &ObjectMeta, container: &str) -> BTreeMap<String, String> {
+        let of_app = meta.annotations.iter().flatten();
+        let mut kept = BTreeMap::new();
+        for (name, value) in of_app {
+            let of = CONFINED.iter().find_map(|prefix| Some((prefix, name.strip_prefix(prefix)?)));
+            match of {
+                Some((_, "")) => drop(kept.insert(name.clone(), value.clone())),
+                Some((prefix, own)) if own == container => {
+                    kept.insert(name.clone(), value.clone());
+                    if self.settings.runner == Runner::Agent {
+                        kept.insert(format!("{prefix}{NAME}"), value.clone());
+                    }
+                }
+                Some((_, other)) if self.app.keep_containers.iter().any(|kept| kept == other) => {
+                    kept.insert(name.clone(), value.clone());
+                }
+                _ => {}
+            }
+        }
+        kept
     }
 
     fn spec(&self, mut spec: PodSpec, container: &str) -> Result<PodSpec, String> {
@@ -219,6 +254,10 @@ impl Making<'_> {
             let Some(wish) = wish else { continue };
             let wanted =
                 quantity(wish).ok_or_else(|| format!("--{name} {wish} is not a quantity such as 500m or 512Mi"))?;
+            // To a kubelet a limit of nothing is no limit.
+            if wanted <= 0.0 {
+                return Err(format!("--{name} {wish} is nothing"));
+            }
             // A maximum that cannot be read allows nothing.
             if let Some(most) = most.as_ref().filter(|most| quantity(most).is_none_or(|most| wanted > most)) {
                 return Err(format!("--{name} {wish} is more than the {most} that a run may have here"));
@@ -232,15 +271,23 @@ impl Making<'_> {
 
     /// The container that brings the agent, with the rights of the one that it brings it to.
     fn installer(&self, image: String, own: &Container) -> Container {
-        let amounts = BTreeMap::from(INSTALL.map(|(name, amount)| (name.to_owned(), Quantity(amount.into()))));
+        let amounts = |own: Option<&BTreeMap<String, Quantity>>| {
+            let mut amounts = BTreeMap::from(INSTALL.map(|(name, amount)| (name.to_owned(), Quantity(amount.into()))));
+            // A quota that counts this knows it of all containers, or of none.
+            amounts.extend(
+                own.and_then(|own| own.get_key_value(STORAGE)).map(|(name, most)| (name.clone(), most.clone())),
+            );
+            amounts
+        };
+        let asked = own.resources.as_ref();
         Container {
             name: NAME.into(),
             image: Some(image),
             image_pull_policy: self.settings.image_pull_policy.clone(),
             command: Some([IN_IMAGE, "install", MOUNT].map(Into::into).to_vec()),
             resources: Some(ResourceRequirements {
-                limits: Some(amounts.clone()),
-                requests: Some(amounts),
+                limits: Some(amounts(asked.and_then(|asked| asked.limits.as_ref()))),
+                requests: Some(amounts(asked.and_then(|asked| asked.requests.as_ref()))),
                 ..ResourceRequirements::default()
             }),
             security_context: own.security_context.clone(),

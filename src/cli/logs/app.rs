@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{DEFAULT_LINES, LogsArgs};
 use crate::cli::failure::Failure;
@@ -21,6 +21,9 @@ use crate::protocol::LogLine;
 /// A log that says nothing for so long is asked for again where it stood.
 const SILENCE: Duration = Duration::from_secs(600);
 
+/// For how long a log that cannot be had is asked for without a word.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
 struct Log<'a> {
     args: &'a LogsArgs,
     app: String,
@@ -32,11 +35,26 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
     let app = context.settings.app(args.app.as_deref())?;
     let mut log = Log { app, resume: None, colours: terminal::is_stdout(), args: &args };
     let mut backoff = Backoff::default();
+    // Since when there is no log.
+    let mut lost: Option<Instant> = None;
+    let limit = context.settings.reconnect_limit;
+    let is_over = |lost: Option<Instant>| lost.is_some_and(|since| since.elapsed() > limit);
     loop {
         let ask = Ask { accept: "application/x-ndjson", ..Ask::get(log.path()) };
         let before = log.resume.clone();
-        let outcome = match context.api.send(&ask, context.settings.reconnect_limit).await {
-            Ok(answer) => log.read(answer.into_body()).await,
+        let outcome = match context.api.send(&ask, AT_ONCE).await {
+            Ok(answer) => {
+                lost = None;
+                log.read(answer.into_body()).await
+            }
+            Err(error) if error.is_passing() && !is_over(lost) => {
+                if lost.is_none() {
+                    note(&format!("the log cannot be had, trying again… ({error})"));
+                }
+                lost.get_or_insert_with(Instant::now);
+                sleep(backoff.wait()).await;
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         match outcome {
@@ -60,9 +78,10 @@ enum Stop {
 
 impl Log<'_> {
     fn path(&self) -> String {
-        let lines = self.args.lines.unwrap_or(DEFAULT_LINES).to_string();
+        // All since a time, unless a number says otherwise.
+        let lines = self.args.lines.or(self.args.since.is_none().then_some(DEFAULT_LINES));
         let grep = self.args.grep.as_ref().map(|grep| grep.as_str().to_owned());
-        let tail = self.resume.is_none().then_some(lines);
+        let tail = lines.filter(|_| self.resume.is_none()).map(|lines| lines.to_string());
         let since = self.args.since.clone().filter(|_| self.resume.is_none());
         let pairs = [
             ("tail", tail),

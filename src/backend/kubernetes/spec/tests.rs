@@ -53,6 +53,10 @@ fn settings(toml: &str) -> Kubernetes {
 }
 
 fn made(settings: &Kubernetes, app: &App, run: &Run) -> Result<Pod, String> {
+    made_from(deployment(), settings, app, run)
+}
+
+fn made_from(deployment: Deployment, settings: &Kubernetes, app: &App, run: &Run) -> Result<Pod, String> {
     let order = Order {
         session: Uuid::nil(),
         app: "blog".into(),
@@ -72,7 +76,7 @@ fn made(settings: &Kubernetes, app: &App, run: &Run) -> Result<Pod, String> {
         name: "blog-run-x7k2p",
         end_wait: Duration::from_secs(15),
     };
-    making.pod(&deployment())
+    making.pod(&deployment)
 }
 
 #[test]
@@ -177,4 +181,40 @@ fn a_pod_without_an_agent_says_itself_who_its_session_is() {
     };
     assert_eq!(card(""), None);
     assert_eq!(card("runner = \"attach\"").as_deref(), Some(r#"{"name":"run.1"}"#));
+}
+
+#[test]
+fn what_confines_the_app_confines_its_runs_and_what_brings_their_agent() {
+    let mut deployment = deployment();
+    let template = &mut deployment.spec.as_mut().expect("a spec").template;
+    let armor = |container: &str| format!("container.apparmor.security.beta.kubernetes.io/{container}");
+    let all = [armor("web"), armor("proxy"), armor("exporter"), "seccomp.security.alpha.kubernetes.io/pod".into()];
+    let annotations = all.iter().map(|name| (name.clone(), "runtime/default".to_owned()));
+    let meta = template.metadata.as_mut().expect("metadata");
+    meta.annotations = Some(annotations.chain([("team".to_owned(), "blue".to_owned())]).collect());
+    let app = App { keep_containers: vec!["proxy".into()], ..App::default() };
+    for (runner, brought) in [("", true), ("runner = \"attach\"\n", false)] {
+        let pod = made_from(deployment.clone(), &settings(runner), &app, &Run::default()).expect("a pod");
+        let kept = |name: &str| pod.annotations().contains_key(name);
+        assert!(kept(&all[0]) && kept(&all[1]) && kept(&all[3]), "{:?}", pod.annotations());
+        assert_eq!(kept(&armor(NAME)), brought);
+        assert!(!kept(&all[2]) && !kept("team"));
+    }
+}
+
+#[test]
+fn what_brings_the_agent_has_room_in_a_quota_of_storage_that_the_app_has_room_in() {
+    let brings = |deployment: Deployment| {
+        let pod = made_from(deployment, &settings(""), &App::default(), &Run::default()).expect("a pod");
+        pod.spec.expect("a spec").init_containers.expect("one").remove(0).resources.expect("resources")
+    };
+    assert!(!brings(deployment()).limits.expect("limits").contains_key(STORAGE));
+    let mut of_app = deployment();
+    let spec = of_app.spec.as_mut().and_then(|spec| spec.template.spec.as_mut()).expect("a spec");
+    let own = spec.containers[0].resources.as_mut().expect("resources");
+    own.limits.as_mut().expect("limits").insert(STORAGE.into(), Quantity("1Gi".into()));
+    own.requests = Some([(STORAGE.into(), Quantity("10Mi".into()))].into());
+    let amounts = brings(of_app);
+    assert_eq!(amounts.limits.expect("limits")[STORAGE].0, "1Gi");
+    assert_eq!(amounts.requests.expect("requests")[STORAGE].0, "10Mi");
 }

@@ -261,8 +261,11 @@ impl Container {
         let params = LogParams { container: Some(self.name.clone()), previous, ..LogParams::default() };
         let log = self.pods().log_stream(&self.place.pod, &params).await.map_err(|error| sentence(&error))?;
         let mut bytes = Vec::new();
-        let read = log.take(MAX_LOG as u64).read_to_end(&mut bytes).await;
+        let read = log.take(MAX_LOG as u64 + 1).read_to_end(&mut bytes).await;
         read.map_err(|error| error.to_string())?;
+        if bytes.len() > MAX_LOG {
+            return Err(format!("its log is longer than {} MiB", MAX_LOG >> 20));
+        }
         match bytes.starts_with(NO_LOG) && !bytes.contains(&b'\n') {
             true => Err(String::from_utf8_lossy(&bytes).into_owned()),
             false => Ok(bytes),

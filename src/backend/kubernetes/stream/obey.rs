@@ -86,7 +86,12 @@ impl Half {
                 let exec = self.container.clone().exec(start.command);
                 self.link = Link::Opening(Box::pin(async move { exec.await.map(Joined::Streams) }));
             }
-            Way::Attach { .. } => self.attach(std::time::Duration::ZERO, false),
+            Way::Attach { .. } => {
+                if !start.env.is_empty() {
+                    self.say("without an agent the variables that were given stand in its pod's spec, for whoever may read that");
+                }
+                self.attach(std::time::Duration::ZERO, false);
+            }
         }
     }
 
