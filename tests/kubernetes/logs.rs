@@ -104,6 +104,16 @@ async fn settled(cluster: &Cluster, count: usize) {
     }
 }
 
+/// Waits until the cluster's own words about the app's pods have come. A kubelet says five things a second, and where many
+/// pods come and go it is minutes behind.
+async fn until_told(what: &str, fact: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !fact() {
+        assert!(since.elapsed() < DEADLINE * 6, "it is not told: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Lets it go on for a while, with whatever is to be looked at meanwhile.
 async fn go_on(time: Duration) {
     let until = Instant::now() + time;
@@ -174,7 +184,7 @@ async fn a_deployment_that_is_scaled_and_rolled_is_followed_line_by_line() {
         let joined = ended.iter().filter(|pod| seen.has_message(&format!("Pod {pod} joins"))).count();
         assert_eq!(joined, ended.len() - 1);
         // A kubelet that is busy does not tell of each.
-        until("it is said that pods are stopped", async || seen.has_message("Killing: ").then_some(())).await;
+        until_told("that pods are stopped", || seen.has_message("Killing: ")).await;
     }
 }
 
@@ -250,7 +260,7 @@ async fn what_a_crashing_container_said_last_is_there_and_what_the_cluster_says_
         assert!(ends == (20_000, "run 1", "run 500", "no end"), "{:?}", told());
     }
     for said in ["Scheduled: ", "BackOff: "] {
-        until("the cluster says so", async || seen.has_message(said).then_some(())).await;
+        until_told(said, || seen.has_message(said)).await;
     }
     // Of a run that nobody followed, the end is there as well.
     let past = all(get(&server, "tail=20"));

@@ -44,7 +44,8 @@ impl Answer {
     pub(crate) fn get_as(server: &Server, token: &str, path: &str, headers: &[(&str, &str)]) -> Self {
         let address = server.url().trim_start_matches("http://").to_owned();
         let mut stream = TcpStream::connect(&address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // A log may be silent for longer than anything else takes.
+        stream.set_read_timeout(Some(DEADLINE * 3)).unwrap();
         let mut head =
             format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n");
         headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
