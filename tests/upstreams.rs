@@ -15,6 +15,7 @@ mod api;
 mod bed;
 mod support;
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -308,12 +309,32 @@ async fn no_more_containers_than_allowed_are_followed_and_that_is_said() {
     for name in ["web-1", "web-2", "web-3"] {
         api.print(name, &[format!("{name} 1")], true);
     }
-    let of = |seen: &Seen| ["web-1", "web-2", "web-3"].iter().filter(|name| seen.highest(name) == 1).count();
+    // Who looks without following has what is there, whoever is followed, and resumes behind it.
+    let lines = |seen: &Seen| {
+        let lines = seen.0.lock().unwrap();
+        let said = lines.iter().filter(|line| line["container"] == "web" && line["stream"] == "stdout");
+        let said: Vec<_> = said.map(|line| line["message"].as_str().unwrap().to_owned()).collect();
+        (said, lines.last().unwrap()["resume"].as_str().unwrap().to_owned())
+    };
+    let look = |query: &str| {
+        let seen = Seen::default();
+        seen.follow(get(&server, query)).join().unwrap();
+        lines(&seen)
+    };
+    let (said, resume) = look("tail=100");
+    assert_eq!(said.into_iter().collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(look("tail=1").0.len(), 1);
+    for name in ["web-1", "web-2", "web-3"] {
+        api.print(name, &[format!("{name} 2")], true);
+    }
+    let all_again = ["web-1 2", "web-2 2", "web-3 2"].map(str::to_owned).into();
+    assert_eq!(look(&format!("from={resume}")).0.into_iter().collect::<BTreeSet<_>>(), all_again);
+    let of = |seen: &Seen| ["web-1", "web-2", "web-3"].iter().filter(|name| seen.highest(name) >= 1).count();
     until("those that are followed are told", async || (of(&seen) == 2).then_some(())).await;
     let late = Seen::default();
     late.follow(get(&server, "follow=true"));
     until("who joins is told", async || late.has_message("1 container is not followed").then_some(())).await;
-    let followed = ["web-1", "web-2", "web-3"].into_iter().find(|name| seen.highest(name) == 1).unwrap();
+    let followed = ["web-1", "web-2", "web-3"].into_iter().find(|name| seen.highest(name) >= 1).unwrap();
     api.delete(followed);
     until("the next one takes its place", async || (of(&seen) == 3).then_some(())).await;
     assert_eq!(api.followed().1, 2);

@@ -33,8 +33,8 @@ const SESSIONS: usize = 1000;
 pub(super) async fn start(log: &Log, join: &Join, ask: &Ask) -> Result<(Vec<Past>, Positions), StoreError> {
     match &ask.start {
         Start::Now => Ok((Vec::new(), join.positions.clone())),
-        Start::Last { tail, since } => last(log, join, *tail, *since, &ask.filter).await,
-        Start::Resume(positions) => resume(log, join, positions).await,
+        Start::Last { tail, since } => last(log, join, (*tail, *since), ask).await,
+        Start::Resume(positions) => resume(log, join, positions, ask.follow).await,
     }
 }
 
@@ -87,6 +87,14 @@ impl Origin {
         }
     }
 
+    /// Where a container stands behind its last lines; else it is known.
+    fn read_to(&self) -> Move {
+        match self {
+            Self::Container(origin) => origin.end().map_or(Move::None, |to| Move::Container(origin.id(), to)),
+            _ => Move::None,
+        }
+    }
+
     /// What it said from a place on.
     fn past(&self, place: Place) -> Past {
         match (self, place) {
@@ -99,7 +107,7 @@ impl Origin {
             (Self::File { handle, to }, Move::File(_, at)) => Past::file(handle.clone(), at.offset, Some(*to)),
             (Self::File { handle, to }, _) => Past::file(handle.clone(), 0, Some(*to)),
             (Self::Container(origin), Move::Container(_, at)) => Past::container(origin.past(at)),
-            (Self::Container(origin), _) => Past::container(origin.past(origin.to)),
+            (Self::Container(origin), _) => Past::container(origin.past(origin.end().unwrap_or_default())),
         }
     }
 
@@ -176,8 +184,8 @@ impl Best {
         !old(self.since) && !old(self.cutoff)
     }
 
-    async fn add(&mut self, origin: Origin, filter: &Filter) {
-        let found = match &origin {
+    async fn add(&mut self, mut origin: Origin, filter: &Filter) {
+        let found = match &mut origin {
             Origin::Container(container) => {
                 let (found, trouble) = container.scan(self.tail, self.since, filter, self.until).await;
                 if let Some(reason) = trouble {
@@ -219,10 +227,10 @@ impl Best {
 async fn last(
     log: &Log,
     join: &Join,
-    tail: Option<usize>,
-    since: Option<Micros>,
-    filter: &Filter,
+    (tail, since): (Option<usize>, Option<Micros>),
+    ask: &Ask,
 ) -> Result<(Vec<Past>, Positions), StoreError> {
+    let filter = &ask.filter;
     let mut best =
         Best { tail, since, found: Vec::new(), until: Instant::now() + AGAIN, notices: Vec::new(), cutoff: None };
     for (id, container) in &join.containers {
@@ -230,7 +238,7 @@ async fn last(
             && filter.wants_container(Some(&container.name))
             && let (Some(place), Some(to)) = (&log.place, join.positions.containers.get(id))
         {
-            best.add(container_origin(place, container, *to), filter).await;
+            best.add(container_origin(place, container, *to, ask.follow), filter).await;
         }
     }
     // What is no container's is not looked for where a container is wanted.
@@ -250,6 +258,9 @@ async fn last(
     }
     let mut positions = join.positions.clone();
     let mut pasts = std::mem::take(&mut best.notices);
+    for (origin, _) in &best.found {
+        positions.apply(origin.read_to());
+    }
     for ((origin, found), count) in best.found.iter().zip(best.counts()) {
         let Some((_, place)) = found.len().checked_sub(count).and_then(|first| found.get(first)) else { continue };
         let exact = origin.exact(*place);
@@ -297,7 +308,7 @@ async fn by_number(log: &Log, number: u64) -> Result<Option<SessionRow>, StoreEr
     Ok(None)
 }
 
-async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, Positions), StoreError> {
+async fn resume(log: &Log, join: &Join, from: &Positions, follow: bool) -> Result<(Vec<Past>, Positions), StoreError> {
     let mut pasts = Vec::new();
     let mut positions = join.positions.clone();
     for row in sessions::newer(&log.registry, log.app(), from.newest).await? {
@@ -324,7 +335,7 @@ async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, 
         found.extend(gone.map(|(id, at)| resume_gone(&patterns, *id, *at)));
         found
     });
-    resume_containers(log, join, from, &mut pasts, &mut positions);
+    resume_containers(log, join, (from, follow), &mut pasts, &mut positions);
     for (past, place) in found.await.unwrap_or_default().into_iter().flatten() {
         positions.apply(place);
         pasts.push(past);
@@ -332,19 +343,32 @@ async fn resume(log: &Log, join: &Join, from: &Positions) -> Result<(Vec<Past>, 
     Ok((pasts, positions))
 }
 
-fn container_origin(place: &pods::Place, container: &Arc<pods::Container>, to: ContainerAt) -> Origin {
-    Origin::Container(Box::new(pods::past::Origin::new(place.reach.clone(), container.clone(), to)))
+/// What a container said up to a position, for who follows from there on; else all that it has by now.
+fn container_origin(place: &pods::Place, container: &Arc<pods::Container>, to: ContainerAt, follow: bool) -> Origin {
+    let (reach, container) = (place.reach.clone(), container.clone());
+    let origin = if follow || !container.has_begun() {
+        pods::past::Origin::new(reach, container, to)
+    } else {
+        pods::past::Origin::whole(reach, container)
+    };
+    Origin::Container(Box::new(origin))
 }
 
 /// The rest of all containers' logs. One that the token does not name is new.
-fn resume_containers(log: &Log, join: &Join, from: &Positions, pasts: &mut Vec<Past>, positions: &mut Positions) {
+fn resume_containers(
+    log: &Log,
+    join: &Join,
+    (from, follow): (&Positions, bool),
+    pasts: &mut Vec<Past>,
+    positions: &mut Positions,
+) {
     let Some(place) = &log.place else { return };
     for (id, container) in &join.containers {
         let Some(to) = join.positions.containers.get(id) else { continue };
         let at = from.containers.get(id).copied().unwrap_or(ContainerAt::start(to.restart.saturating_sub(1)));
-        if at < *to {
+        if at < *to || !follow {
             positions.apply(Move::Container(*id, at));
-            pasts.push(container_origin(place, container, *to).past(Move::Container(*id, at)));
+            pasts.push(container_origin(place, container, *to, follow).past(Move::Container(*id, at)));
         }
     }
     let gone = from.containers.keys().filter(|id| !join.containers.contains_key(id)).count();

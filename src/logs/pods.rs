@@ -115,6 +115,11 @@ pub struct Container {
 }
 
 impl Container {
+    /// Whether a run of it has begun.
+    pub(super) fn has_begun(&self) -> bool {
+        self.standing.borrow().phase != standing::Phase::Coming
+    }
+
     /// A line of Foghorn's own about it, which moves nothing.
     fn notice(&self, message: impl Into<String>) -> Entry {
         Entry { container: Some(self.name.clone()), ..notice(self.process.clone(), message.into()) }

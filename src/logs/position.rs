@@ -97,6 +97,9 @@ pub struct ContainerAt {
 }
 
 impl ContainerAt {
+    /// Behind all that a run will ever say, with the number of that run.
+    pub const OPEN: Self = Self { restart: 0, time: u64::MAX, count: 0, late: 0 };
+
     /// The start of a run.
     #[must_use]
     pub fn start(restart: u64) -> Self {

@@ -15,7 +15,7 @@ use super::upstream::since;
 use super::{Container, Reach};
 use crate::logs::follower::Filter;
 use crate::logs::line::{Entry, Stream};
-use crate::logs::position::{ContainerAt, Move};
+use crate::logs::position::{ContainerAt, ContainerId, Move};
 use crate::logs::split::CUT;
 use crate::logs::text;
 use crate::session::now;
@@ -134,7 +134,7 @@ pub struct Origin {
     reach: Arc<Reach>,
     container: Arc<Container>,
     /// Up to where.
-    pub to: ContainerAt,
+    to: ContainerAt,
     /// Until when it is waited for, all of an app's containers together, if it never answers.
     until: Instant,
 }
@@ -146,16 +146,31 @@ impl Origin {
         Self { reach, container, to, until: Instant::now() + FAILING }
     }
 
+    /// All that the log of a container has by now, for one who does not follow: who does may be behind, or wait until it
+    /// may.
+    #[must_use]
+    pub fn whole(reach: Arc<Reach>, container: Arc<Container>) -> Self {
+        let restart = container.standing.borrow().restart;
+        Self::new(reach, container, ContainerAt { restart, ..ContainerAt::OPEN })
+    }
+
+    /// Up to where, where that is known: where [`Self::scan`] found lines, it is.
+    #[must_use]
+    pub fn end(&self) -> Option<ContainerAt> {
+        (self.to.time < ContainerAt::OPEN.time).then_some(self.to)
+    }
+
     /// The last lines that are wanted: when each was written, and where a reader starts to get it. And why some cannot be
     /// read, where that was asked for anew until then.
     pub async fn scan(
-        &self,
+        &mut self,
         tail: Option<usize>,
         since: Option<Micros>,
         filter: &Filter,
         until: Instant,
     ) -> (VecDeque<(Micros, Move)>, Option<String>) {
-        let place = |at| Move::Container(self.container.id, at);
+        let id = self.container.id;
+        let place = |at| Move::Container(id, at);
         let first = self.to.restart.saturating_sub(1);
         let Some(tail) = tail else {
             let since = since.unwrap_or(0).max(0);
@@ -176,6 +191,12 @@ impl Origin {
         (found, None)
     }
 
+    /// Which container.
+    #[must_use]
+    pub fn id(&self) -> ContainerId {
+        self.container.id
+    }
+
     /// Whose log it is.
     #[must_use]
     pub fn process(&self) -> &str {
@@ -184,7 +205,7 @@ impl Origin {
 
     /// Of one run. The windows grow until there is enough in one.
     async fn scan_run(
-        &self,
+        &mut self,
         restart: u64,
         tail: usize,
         since: Option<Micros>,
@@ -196,12 +217,13 @@ impl Origin {
             let Some((run, ended)) = which(&self.container, restart) else { return Ok(VecDeque::new()) };
             let start = ContainerAt::start(restart);
             let (mut seen, mut before, mut found) = (Seen::from(start), start, VecDeque::new());
-            let (mut lines, mut oldest) = (0, None);
+            let (mut lines, mut oldest, mut newest) = (0, None, start);
             // Of what is looked through nothing is kept but where the last lines are: it may be a whole log.
             let take = |time, bytes, cut| {
                 lines += 1;
                 oldest.get_or_insert((time / NANOS) as Micros);
                 let Some(at) = seen.take(time).filter(|at| *at <= self.to) else { return };
+                newest = at;
                 let line = entry(&self.container, time, bytes, cut, at);
                 // Where a line starts is known by the one before it.
                 let from = std::mem::replace(&mut before, at);
@@ -224,6 +246,10 @@ impl Origin {
                     sleep(again(after)).await;
                     continue;
                 }
+            }
+            if self.to.restart == restart && self.end().is_none() {
+                // What comes meanwhile is not among the last.
+                self.to = newest;
             }
             let all = lines < window;
             if !all {
