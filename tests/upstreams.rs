@@ -168,7 +168,7 @@ async fn history_that_is_refused_is_asked_for_again_and_told_of_where_it_never_c
         api.past_turns(&[Turn::Refused(429), Turn::Breaks(3), Turn::Refused(500)]);
         let lines = all(get(&server, query));
         assert_eq!(lines.len(), 40, "{query}: {lines:?}");
-        api.past_turns(&[Turn::Refused(500); 40]);
+        api.past_turns(&[Turn::Refused(500); 200]);
         let lines = all(get(&server, query));
         for name in ["web.1", "web.2"] {
             let told = format!("{name}: what it said before cannot be read: try again");

@@ -113,7 +113,7 @@ fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError
         process: query.process.filter(|process| !process.is_empty()),
         container: query.container.filter(|container| !container.is_empty()),
         grep,
-        terminals: Terminals::Of(String::new()),
+        terminals: Terminals::Nobodys,
     };
     // What a browser's event source says by itself when it comes back.
     let last_event = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
@@ -183,31 +183,31 @@ enum Next {
 
 impl Reading {
     async fn next(&mut self) -> Next {
-        let stop = self.stop.clone();
+        let (stop, mut quiet) = (self.stop.clone(), false);
         loop {
-            let due = self.checked + PING;
-            let Some(next) = stop.run_until_cancelled(timeout_at(due, self.follower.next(&mut self.lines))).await
-            else {
-                return self.end();
-            };
-            let mut quiet = false;
-            if Instant::now() >= due {
+            // Before anything is read: who did not take what there was may have lost their right since.
+            if self.checked.elapsed() >= PING {
                 let Some(terminals) = may_go_on(&self.hub, &self.caller, &self.app).await else {
                     return self.end();
                 };
                 self.follower.set_terminals(terminals);
-                (self.checked, quiet) = (Instant::now(), next.is_err());
+                self.checked = Instant::now();
+                if quiet && self.format == Format::Events {
+                    // A comment, so that nothing in between takes the connection for dead.
+                    return Next::Lines(Bytes::from_static(b":\n\n"));
+                }
             }
+            let next = timeout_at(self.checked + PING, self.follower.next(&mut self.lines));
+            let Some(next) = stop.run_until_cancelled(next).await else {
+                return self.end();
+            };
             if !self.lines.is_empty() {
                 return Next::Lines(self.written());
-            }
-            if quiet && self.format == Format::Events {
-                // A comment, so that nothing in between takes the connection for dead.
-                return Next::Lines(Bytes::from_static(b":\n\n"));
             }
             if next == Ok(false) {
                 return Next::End;
             }
+            quiet = next.is_err();
         }
     }
 

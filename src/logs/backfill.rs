@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::follower::{Ask, Filter, Start};
 use super::history::Past;
 use super::pattern;
+use super::pods::patience::Patience;
 use super::position::{ContainerAt, FileAt, FileId, Move, Positions, SessionAt};
 use super::sessions::{self, PAGE, number};
 use super::tail::Handle;
@@ -24,7 +25,7 @@ use crate::store::{Kind, Micros, SessionFilter, SessionRow, StoreError};
 const WINDOW: (u64, u64) = (64 << 10, 8);
 
 /// For how long containers' logs are asked for anew that cannot be read, all of them together.
-const AGAIN: Duration = Duration::from_secs(6);
+const AGAIN: Duration = Duration::from_secs(12);
 
 /// How many of the newest sessions are looked at for last lines, besides those that live.
 const SESSIONS: usize = 1000;
@@ -130,6 +131,8 @@ async fn scan(
 ) -> VecDeque<(Micros, Place)> {
     let end = origin.end();
     let mut back = WINDOW.0;
+    // Of what is not shown there is little more than its start and its end: not looked for through all of it.
+    let is_hidden = matches!(origin, Origin::Session { row, .. } if row.tty && !filter.shows(Some(&row.owner)));
     loop {
         let start = origin.back(end, back).await;
         let mut past = origin.past(origin.place(start));
@@ -156,7 +159,7 @@ async fn scan(
         }
         let enough = tail.is_some_and(|tail| found.len() >= tail);
         let back_enough = since.is_some_and(|since| oldest.is_some_and(|oldest| oldest < since));
-        if start == 0 || enough || back_enough {
+        if start == 0 || enough || back_enough || is_hidden && tail.is_some() {
             return found;
         }
         back = back.saturating_mul(WINDOW.1);
@@ -233,12 +236,13 @@ async fn last(
     let filter = &ask.filter;
     let mut best =
         Best { tail, since, found: Vec::new(), until: Instant::now() + AGAIN, notices: Vec::new(), cutoff: None };
+    let patience = pods::past::patience();
     for (id, container) in &join.containers {
         if filter.wants_process(&container.process)
             && filter.wants_container(Some(&container.name))
             && let (Some(place), Some(to)) = (&log.place, join.positions.containers.get(id))
         {
-            best.add(container_origin(place, container, *to, ask.follow), filter).await;
+            best.add(container_origin(place, container, *to, (ask.follow, &patience)), filter).await;
         }
     }
     // What is no container's is not looked for where a container is wanted.
@@ -344,12 +348,17 @@ async fn resume(log: &Log, join: &Join, from: &Positions, follow: bool) -> Resul
 }
 
 /// What a container said up to a position, for who follows from there on; else all that it has by now.
-fn container_origin(place: &pods::Place, container: &Arc<pods::Container>, to: ContainerAt, follow: bool) -> Origin {
-    let (reach, container) = (place.reach.clone(), container.clone());
+fn container_origin(
+    place: &pods::Place,
+    container: &Arc<pods::Container>,
+    to: ContainerAt,
+    (follow, patience): (bool, &Arc<Patience>),
+) -> Origin {
+    let (reach, container, patience) = (place.reach.clone(), container.clone(), patience.clone());
     let origin = if follow || !container.has_begun() {
-        pods::past::Origin::new(reach, container, to)
+        pods::past::Origin::new(reach, container, to, patience)
     } else {
-        pods::past::Origin::whole(reach, container)
+        pods::past::Origin::whole(reach, container, patience)
     };
     Origin::Container(Box::new(origin))
 }
@@ -363,12 +372,13 @@ fn resume_containers(
     positions: &mut Positions,
 ) {
     let Some(place) = &log.place else { return };
+    let patience = pods::past::patience();
     for (id, container) in &join.containers {
         let Some(to) = join.positions.containers.get(id) else { continue };
         let at = from.containers.get(id).copied().unwrap_or(ContainerAt::start(to.restart.saturating_sub(1)));
         if at < *to || !follow {
             positions.apply(Move::Container(*id, at));
-            pasts.push(container_origin(place, container, *to, follow).past(Move::Container(*id, at)));
+            pasts.push(container_origin(place, container, *to, (follow, &patience)).past(Move::Container(*id, at)));
         }
     }
     let gone = from.containers.keys().filter(|id| !join.containers.contains_key(id)).count();

@@ -10,7 +10,7 @@ use super::cursors::Cursor;
 use super::files::notice;
 use super::history::{Merge, Past};
 use super::line::{Entry, Line};
-use super::position::Positions;
+use super::position::{Move, Positions};
 use super::{Guest, Log, LogsError, REACH, backfill};
 use crate::session::lock;
 use crate::store::Micros;
@@ -42,6 +42,8 @@ pub enum Terminals {
     All,
     /// This person's.
     Of(String),
+    /// None.
+    Nobodys,
 }
 
 impl Filter {
@@ -66,11 +68,20 @@ impl Filter {
         self.shows(line.terminal_of.as_deref()) && self.fits(&line.process, line.container.as_deref(), &line.message)
     }
 
+    /// Whether this is what has to be known of a source that is wanted, or of all.
+    fn is_told(&self, line: &Entry) -> bool {
+        let of_all = &*line.process == "log" && line.container.is_none();
+        let of_wanted = || self.wants_process(&line.process) && self.wants_container(line.container.as_deref());
+        line.moved == Move::None && (of_all || of_wanted())
+    }
+
     /// Whether what somebody's terminal was given may be seen; what none was, may.
-    fn shows(&self, terminal_of: Option<&str>) -> bool {
+    #[must_use]
+    pub fn shows(&self, terminal_of: Option<&str>) -> bool {
         match &self.terminals {
             Terminals::All => true,
-            Terminals::Of(own) => terminal_of.is_none_or(|owner| owner == own),
+            Terminals::Of(own) => terminal_of.is_none_or(|owner| owner == own && !own.is_empty()),
+            Terminals::Nobodys => terminal_of.is_none(),
         }
     }
 
@@ -182,7 +193,7 @@ impl Follower {
                 return;
             };
             positions.apply(entry.moved);
-            if entry.moved == super::Move::None || self.filter.wants(&entry) {
+            if self.filter.wants(&entry) || self.filter.is_told(&entry) {
                 self.resume = positions.token(&self.log.app);
                 out.push(Arc::new(Line::new(self.log.app.clone(), entry, self.resume.clone())));
             }

@@ -10,6 +10,7 @@
 //! | [`upstream`] | a container's log as it comes, through restarts, rotation and broken answers |
 //! | [`pace`] | how long a container may be silent |
 //! | [`past`] | a container's log as it was |
+//! | [`patience`] | how long a node may be silent |
 //! | [`events`] | what the cluster says of the pods |
 //!
 //! Invariant: a container has one reader however many follow, and at most as many containers are followed at once, in all
@@ -17,8 +18,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -32,7 +33,7 @@ use tokio::time::{Instant, timeout};
 
 use super::files::notice;
 use super::line::Entry;
-use super::position::{ContainerAt, ContainerId};
+use super::position::{ContainerAt, ContainerId, Move};
 use super::{Event, Log, LogsError};
 use crate::kubernetes::apps::Home;
 use crate::kubernetes::error::sentence;
@@ -41,6 +42,7 @@ use crate::kubernetes::{Cluster, SESSION};
 pub mod events;
 mod pace;
 pub mod past;
+pub mod patience;
 mod reading;
 pub mod request;
 pub mod seen;
@@ -49,17 +51,21 @@ pub mod standing;
 pub mod upstream;
 
 use events::Names;
-use standing::Standing;
+use patience::Patience;
+use standing::{Exit, Standing};
 use upstream::Upstream;
 
 /// How long the API server may take to say which pods there are.
 const LISTED: Duration = Duration::from_secs(10);
 
 /// How many containers are asked at once for their last lines when a log is opened.
-const ASKED: usize = 8;
+const ASKED: usize = 16;
 
 /// How long all of them together may take to say them.
-const NEWEST: Duration = Duration::from_secs(5);
+const NEWEST: Duration = Duration::from_secs(6);
+
+/// How long one answer of them may keep silent, and one node.
+const SILENT: Duration = Duration::from_millis(2500);
 
 /// The most containers of one app that its log knows: each is in every token.
 pub const MAX_CONTAINERS: usize = 512;
@@ -96,8 +102,23 @@ pub struct Pod {
     pub name: String,
     /// What its lines are from, without a container.
     pub process: Arc<str>,
+    /// Where it runs, once that is known.
+    node: OnceLock<Arc<str>>,
     /// How many of its containers are still read.
     reading: AtomicUsize,
+}
+
+impl Pod {
+    fn node(&self) -> &Arc<str> {
+        static NONE: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+        self.node.get().unwrap_or(&NONE)
+    }
+
+    fn note_node(&self, object: &Object) {
+        if let Some(node) = object.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+            self.node.get_or_init(|| node.into());
+        }
+    }
 }
 
 /// A container of one of the app's pods.
@@ -111,6 +132,8 @@ pub struct Container {
     pub name: Arc<str>,
     /// What its lines are from.
     pub process: Arc<str>,
+    /// Whether it is a terminal that somebody made for themselves.
+    is_terminal: bool,
     standing: watch::Sender<Standing>,
 }
 
@@ -118,6 +141,12 @@ impl Container {
     /// Whether a run of it has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.standing.borrow().phase != standing::Phase::Coming
+    }
+
+    /// How a run of it ended. Behind that is the next one, so that it is told once.
+    fn exited(&self, restart: u64, exit: &Exit) -> Entry {
+        let moved = Move::Container(self.id, ContainerAt::start(restart + 1));
+        Entry { time: exit.at.saturating_mul(1_000_000), moved, ..self.notice(exit.sentence()) }
     }
 
     /// A line of Foghorn's own about it, which moves nothing.
@@ -234,19 +263,25 @@ impl Pods {
                 (standing.phase == standing::Phase::Ended).then(|| standing.exit.as_ref().map_or(0, |exit| exit.at));
             ended.map_or((0, 0), |at| (1, -at))
         });
-        self.note_too_many(containers.len() > MAX_CONTAINERS);
-        containers.truncate(MAX_CONTAINERS);
+        if containers.len() > MAX_CONTAINERS {
+            containers.truncate(MAX_CONTAINERS);
+            let taken: BTreeSet<_> = containers.iter().map(|(_, container)| container.id).collect();
+            // The others are looked at again with their next change: there may be room then.
+            self.known.values_mut().for_each(|known| known.retain(|container| taken.contains(&container.id)));
+            self.known.retain(|_, known| !known.is_empty());
+            self.note_too_many(true);
+        }
         let cluster = &self.place.reach.cluster;
         // One node that hangs holds up nobody.
-        let until = Instant::now() + NEWEST;
+        let (patience, until) = (Patience::new(SILENT, SILENT), Instant::now() + NEWEST);
         let positions = stream::iter(containers.into_iter().map(async |(standing, container)| {
-            let at = past::newest(&cluster.client, &container, (standing.restart, standing.phase), until).await;
+            let run = (standing.restart, standing.phase);
+            let at = past::newest(&cluster.client, &container, run, &patience, until).await;
             (container, at, standing)
         }));
         let positions: Vec<_> = positions.buffer_unordered(ASKED).collect().await;
         for (container, at, standing) in positions {
-            let done = standing.phase == standing::Phase::Ended;
-            self.follow_container(container, at, done);
+            self.take_on(container, at, standing.restart);
         }
     }
 
@@ -281,6 +316,7 @@ impl Pods {
         if let Some(known) = self.known.get(&uid) {
             let all = standing::containers(pod);
             for container in known {
+                container.pod.note_node(pod);
                 if let Some(standing) = all.get(&*container.name) {
                     container.standing.send_if_modified(|known| {
                         let standing = standing.clone().after(known);
@@ -305,8 +341,8 @@ impl Pods {
         self.log.publish([Event::Line(joins)]);
         for container in containers {
             // The run before may have said why.
-            let restart = container.standing.borrow().restart;
-            self.follow_container(container, ContainerAt::start(restart.saturating_sub(1)), false);
+            let first = container.standing.borrow().restart.saturating_sub(1);
+            self.take_on(container, ContainerAt::start(first), first);
         }
     }
 
@@ -331,12 +367,16 @@ impl Pods {
             namespace: self.place.home.namespace.clone(),
             name: object.name_any(),
             process: process.clone(),
+            node: OnceLock::new(),
             reading: AtomicUsize::new(0),
         });
+        pod.note_node(object);
+        let terminals = terminals(object);
         let container = |(name, standing): (String, Standing)| {
             Arc::new(Container {
                 id: ContainerId::new(&uid, &name),
                 pod: pod.clone(),
+                is_terminal: terminals.contains(&name),
                 process: if alone { process.clone() } else { format!("{process}/{name}").into() },
                 name: name.into(),
                 standing: watch::Sender::new(standing),
@@ -347,9 +387,12 @@ impl Pods {
         containers
     }
 
-    fn follow_container(&self, container: Arc<Container>, at: ContainerAt, done: bool) {
+    /// Reads a container on from a position, which is in this run of it or behind it.
+    fn take_on(&self, container: Arc<Container>, at: ContainerAt, restart: u64) {
         container.pod.reading.fetch_add(1, Ordering::Relaxed);
         self.log.publish([Event::Joined(container.clone(), at)]);
+        let done = at.restart > restart;
+        let at = if done { ContainerAt::start(restart) } else { at };
         let upstream = Upstream::new(self.log.clone(), self.place.clone(), container, at, done);
         self.log.spawn("log-container", upstream.read());
     }
@@ -361,6 +404,15 @@ impl Pods {
             container.standing.send_modify(|standing| standing.gone = true);
         }
     }
+}
+
+/// The containers of a pod that are somebody's terminal: a controller made it for one who ran a command. Those of an app's
+/// own pods, which a ReplicaSet or the like has, are not, even where they have one.
+fn terminals(object: &Object) -> BTreeSet<String> {
+    let is_apps = object.owner_references().iter().any(|owner| owner.controller == Some(true));
+    let containers = object.spec.iter().flat_map(|spec| &spec.containers);
+    let terminals = containers.filter(|container| container.tty == Some(true) && !is_apps);
+    terminals.map(|container| container.name.clone()).collect()
 }
 
 /// Says when containers are not followed because too many are.

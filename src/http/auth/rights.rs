@@ -118,7 +118,14 @@ impl Caller {
                 (Self::User(user), Some(reviews)) => reviews.watches(&user.identity, app).await?,
                 _ => false,
             };
-        Ok(if all { Terminals::All } else { Terminals::Of(self.name().to_owned()) })
+        Ok(if all {
+            Terminals::All
+        } else if self.may(hub, Act::Run, app).await? {
+            Terminals::Of(self.name().to_owned())
+        } else {
+            // Not even their own, where they may not start one like it any more.
+            Terminals::Nobodys
+        })
     }
 
     /// Refuses what it may not do to an app; `what` is that, in words.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::patience::Patience;
 use super::request::{Answer, Failure, From, Run, open};
 use super::seen::Seen;
 use super::stamped::{Said, Stamped};
@@ -27,11 +28,8 @@ const TRIES: (usize, Duration) = (5, Duration::from_millis(300));
 /// What passes in between at most, where the API server names a time.
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// How long an answer may keep silent: where many are waited for in turn, and else.
-const PATIENCE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
-
-/// For how long one that cannot be read is asked anew.
-const FAILING: Duration = Duration::from_secs(8);
+/// How long an answer may keep silent, and how long a node, where it is said what was before.
+const SILENT: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(8));
 
 /// So many last lines tell how many of them have the same time.
 const SAME: usize = 100;
@@ -54,58 +52,65 @@ pub(super) fn entry(container: &Container, time: u64, bytes: Vec<u8>, cut: bool,
         container: Some(container.name.clone()),
         // The log endpoint does not tell them apart.
         stream: Stream::Stdout,
-        terminal_of: None,
+        // Who has a session of it sees it there.
+        terminal_of: container.is_terminal.then(|| "".into()),
         message,
         moved: Move::Container(container.id, at),
     }
 }
 
-/// Where the log of a run is now: all that it has counts as told.
+/// Where the log of a run is now: all that it has counts as told, and how it ended, if it has.
 ///
 /// Where that cannot be had until then, it is by this machine's clock, for want of a better one.
 pub(super) async fn newest(
     client: &Client,
     container: &Container,
     (restart, phase): (u64, Phase),
+    patience: &Patience,
     until: Instant,
 ) -> ContainerAt {
     let start = ContainerAt::start(restart);
-    if phase == Phase::Coming {
-        return start;
+    match phase {
+        Phase::Coming => return start,
+        Phase::Ended => return ContainerAt::start(restart + 1),
+        Phase::Running => {}
     }
     let found = async {
         loop {
             let (mut seen, mut newest) = (Seen::from(start), start);
             let take = |time, _, _| newest = seen.take(time).unwrap_or(newest);
             let last = (Run::Newest, From::Last(SAME));
-            match read(client, container, last, phase == Phase::Ended, PATIENCE.1, take).await {
-                Ok(()) => return newest,
-                Err(Failure::Gone(_)) => return start,
+            match read(client, container, last, false, patience, take).await {
+                Ok(()) => return Some(newest),
+                Err(Failure::Gone(_)) => return Some(start),
                 Err(Failure::Busy(reason, _)) => {
                     tracing::debug!(reason, pod = container.pod.name, "cannot read a log's last lines");
+                    if patience.has_given_up(container.pod.node()) {
+                        return None;
+                    }
                     sleep(TRIES.1).await;
                 }
             }
         }
     };
-    let by_the_clock = |_| ContainerAt { time: now().unsigned_abs() * NANOS, ..start };
-    timeout_at(until, found).await.unwrap_or_else(by_the_clock)
+    let found = timeout_at(until, found).await.ok().flatten();
+    found.unwrap_or_else(|| ContainerAt { time: now().unsigned_abs() * NANOS, ..start })
 }
 
-/// Reads a whole answer, and gives each line to `take`: when it was written, its bytes, and whether it was cut. It may
-/// keep silent for so long.
+/// Reads a whole answer, and gives each line to `take`: when it was written, its bytes, and whether it was cut.
 async fn read(
     client: &Client,
     container: &Container,
     (run, from): (Run, From),
     ended: bool,
-    patience: Duration,
+    patience: &Patience,
     mut take: impl FnMut(u64, Vec<u8>, bool),
 ) -> Result<(), Failure> {
-    let mut answer = in_time(patience, open(client, container, run, from)).await?;
+    let node = container.pod.node();
+    let mut answer = patience.wait(node, open(client, container, run, from)).await?;
     let (mut stamped, mut said) = (Stamped::default(), Vec::new());
     loop {
-        let more = in_time(patience, answer.next()).await?;
+        let more = patience.wait(node, answer.next()).await?;
         match &more {
             Some(data) => stamped.feed(data, &mut said),
             None if ended => stamped.let_go(&mut said),
@@ -122,12 +127,6 @@ async fn read(
     }
 }
 
-/// What comes of an answer in time.
-async fn in_time<T>(patience: Duration, next: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let silent = |_| Err(Failure::Busy("it does not answer".into(), None));
-    timeout(patience, next).await.unwrap_or_else(silent)
-}
-
 /// The log of a container, as far as it can be read before the ring.
 #[derive(Clone)]
 pub struct Origin {
@@ -135,23 +134,34 @@ pub struct Origin {
     container: Arc<Container>,
     /// Up to where.
     to: ContainerAt,
-    /// Until when it is waited for, all of an app's containers together, if it never answers.
-    until: Instant,
+    patience: Arc<Patience>,
+}
+
+/// How long it is waited for all that is told of an app's containers before the ring.
+#[must_use]
+pub fn patience() -> Arc<Patience> {
+    Arc::new(Patience::new(SILENT.0, SILENT.1))
 }
 
 impl Origin {
     /// The log of a container up to a position.
     #[must_use]
-    pub fn new(reach: Arc<Reach>, container: Arc<Container>, to: ContainerAt) -> Self {
-        Self { reach, container, to, until: Instant::now() + FAILING }
+    pub fn new(reach: Arc<Reach>, container: Arc<Container>, to: ContainerAt, patience: Arc<Patience>) -> Self {
+        Self { reach, container, to, patience }
     }
 
     /// All that the log of a container has by now, for one who does not follow: who does may be behind, or wait until it
     /// may.
     #[must_use]
-    pub fn whole(reach: Arc<Reach>, container: Arc<Container>) -> Self {
-        let restart = container.standing.borrow().restart;
-        Self::new(reach, container, ContainerAt { restart, ..ContainerAt::OPEN })
+    pub fn whole(reach: Arc<Reach>, container: Arc<Container>, patience: Arc<Patience>) -> Self {
+        let standing = container.standing.borrow();
+        let (restart, phase) = (standing.restart, standing.phase);
+        drop(standing);
+        let to = match phase {
+            Phase::Ended => ContainerAt::start(restart + 1),
+            Phase::Coming | Phase::Running => ContainerAt { restart, ..ContainerAt::OPEN },
+        };
+        Self::new(reach, container, to, patience)
     }
 
     /// Up to where, where that is known: where [`Self::scan`] found lines, it is.
@@ -171,7 +181,8 @@ impl Origin {
     ) -> (VecDeque<(Micros, Move)>, Option<String>) {
         let id = self.container.id;
         let place = |at| Move::Container(id, at);
-        let first = self.to.restart.saturating_sub(1);
+        let newest = self.container.standing.borrow().restart;
+        let first = self.to.restart.min(newest).saturating_sub(1);
         let Some(tail) = tail else {
             let since = since.unwrap_or(0).max(0);
             let from = ContainerAt { time: since.unsigned_abs() * NANOS, ..ContainerAt::start(first) };
@@ -235,12 +246,12 @@ impl Origin {
                 }
             };
             let client = &self.reach.cluster.client;
-            let patience = until.saturating_duration_since(Instant::now()).clamp(PATIENCE.0, PATIENCE.1);
-            match read(client, &self.container, (run, From::Last(window)), ended, patience, take).await {
+            match read(client, &self.container, (run, From::Last(window)), ended, &self.patience, take).await {
                 Ok(()) => {}
                 Err(Failure::Gone(_)) => return Ok(VecDeque::new()),
                 Err(Failure::Busy(reason, after)) => {
-                    if Instant::now() + again(after) > until {
+                    let given_up = self.patience.has_given_up(self.container.pod.node());
+                    if given_up || Instant::now() + again(after) > until {
                         return Err(reason);
                     }
                     sleep(again(after)).await;
@@ -267,7 +278,7 @@ impl Origin {
     /// What it said from a position on.
     #[must_use]
     pub fn past(&self, from: ContainerAt) -> ContainerPast {
-        ContainerPast { origin: self.clone(), at: from, reading: None, tries: TRIES.0, failing: None, answered: false }
+        ContainerPast { origin: self.clone(), at: from, reading: None, tries: TRIES.0 }
     }
 }
 
@@ -292,10 +303,6 @@ pub struct ContainerPast {
     at: ContainerAt,
     reading: Option<(Answer, Stamped, Seen)>,
     tries: usize,
-    /// Since when it cannot be read.
-    failing: Option<Instant>,
-    /// Whether it ever could.
-    answered: bool,
 }
 
 impl ContainerPast {
@@ -312,7 +319,7 @@ impl ContainerPast {
                 self.say(ready, "what it said before cannot be read any more");
                 self.next_run(ready)
             }
-            Err(Failure::Busy(reason, _)) if self.tries == 0 || self.fails_for_long() => {
+            Err(Failure::Busy(reason, _)) if self.tries == 0 || self.is_given_up() => {
                 ready.push_back(self.origin.container.notice(format!("what it said before cannot be read: {reason}")));
                 true
             }
@@ -332,13 +339,12 @@ impl ContainerPast {
         };
         if self.reading.is_none() {
             let answer = open(&self.origin.reach.cluster.client, container, run, since(self.at));
-            let answer = in_time(self.patience(), answer).await?;
+            let answer = self.origin.patience.wait(container.pod.node(), answer).await?;
             self.reading = Some((answer, Stamped::default(), Seen::from(self.at)));
         }
-        let patience = self.patience();
         let Some((answer, stamped, seen)) = &mut self.reading else { return Ok(None) };
         let mut said = Vec::new();
-        let more = match in_time(patience, answer.next()).await? {
+        let more = match self.origin.patience.wait(container.pod.node(), answer.next()).await? {
             Some(data) => {
                 stamped.feed(&data, &mut said);
                 true
@@ -363,19 +369,12 @@ impl ContainerPast {
             self.at = at;
             ready.push_back(entry(container, time, bytes, cut, at));
         }
-        (self.tries, self.failing, self.answered) = (TRIES.0, None, true);
+        self.tries = TRIES.0;
         if more { Ok(Some(self.at >= self.origin.to)) } else { Ok(None) }
     }
 
-    fn fails_for_long(&mut self) -> bool {
-        let failing = *self.failing.get_or_insert_with(Instant::now);
-        let until = if self.answered { failing + FAILING } else { self.origin.until };
-        Instant::now() > until
-    }
-
-    fn patience(&self) -> Duration {
-        let left = self.origin.until.saturating_duration_since(Instant::now());
-        if self.answered { PATIENCE.1 } else { left.clamp(PATIENCE.0, PATIENCE.1) }
+    fn is_given_up(&self) -> bool {
+        self.origin.patience.has_given_up(self.origin.container.pod.node())
     }
 
     /// Goes on with the next run, if there is one that is wanted.
@@ -385,8 +384,11 @@ impl ContainerPast {
             return true;
         }
         if let Some(exit) = self.origin.container.standing.borrow().exit(self.at.restart) {
-            let time = exit.at.saturating_mul(1_000_000);
-            ready.push_back(Entry { time, ..self.origin.container.notice(exit.sentence()) });
+            let exited = self.origin.container.exited(self.at.restart, exit);
+            // It is known by the second.
+            if self.at.count > 0 || exited.time + 1_000_000 > self.floor() {
+                ready.push_back(exited);
+            }
         }
         // Where only a part was wanted, it is the same part.
         let time = if self.at.count == 0 { self.at.time } else { 0 };

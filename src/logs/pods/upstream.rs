@@ -23,8 +23,10 @@ use super::stamped::{Said, Stamped};
 use super::standing::{self, Phase, Standing};
 use super::{Container, Object, Place};
 use crate::logs::files::notice;
+use crate::logs::line::Entry;
 use crate::logs::position::{ContainerAt, Move};
 use crate::logs::{AT_ONCE, Event, Log};
+use crate::session::now;
 
 /// What passes before a failed answer is asked anew, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -152,7 +154,8 @@ impl Upstream {
     fn finished(&mut self, standing: &Standing) {
         (self.done, self.trouble, self.rest, self.replaced) = (true, None, None, None);
         if let Some(exit) = standing.exit(self.at.restart) {
-            self.say(&exit.sentence());
+            let exited = Entry { time: now(), ..self.container.exited(self.at.restart, exit) };
+            self.log.publish([Event::Line(exited)]);
         }
     }
 
