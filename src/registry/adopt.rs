@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::card::Card;
 use super::{Registry, RegistryError};
 use crate::backend::{BackendError, TAKERS};
-use crate::record::{Batch, Exit, Payload};
+use crate::record::{Batch, Exit, NUMBERS, Payload};
 use crate::session::Session;
 use crate::session::history::{Journal, unpack};
 use crate::session::notices::Notice;
@@ -67,7 +67,8 @@ impl Registry {
         }
         let card = Card::of(&row, self.installation().await?);
         if self.backend.numbers(&row.place) {
-            let takers = row.place[TAKERS].as_u64().unwrap_or(0) + 1;
+            // The version before this one did not count.
+            let takers = row.place[TAKERS].as_u64().unwrap_or(0).max(extent.to / NUMBERS) + 1;
             row.place[TAKERS] = takers.into();
             self.store.set_place(row.id, &row.place).await?;
         }

@@ -79,18 +79,21 @@ impl Journal {
         Ok((!batch.is_empty()).then_some(batch))
     }
 
-    /// What is known of the output up to `to`.
+    /// The last output up to `to`, in one piece, and how much of it came after numbers that were left out: as
+    /// [`Printed`] has them.
     ///
     /// # Errors
     /// Those of [`Journal::read`].
-    pub async fn printed(&self, to: u64) -> Result<Printed, StoreError> {
-        let first = self.first(to.min(Printed::FIRST as u64)).await?;
-        let (last, anew) = self.output(self.back(to, Printed::LAST as u64).await?, to).await?;
-        Ok(Printed { first, last, anew })
+    pub async fn last(&self, to: u64) -> Result<(Vec<u8>, Option<usize>), StoreError> {
+        self.output(self.back(to, Printed::LAST as u64).await?, to).await
     }
 
-    /// The output from its start on, up to an offset or to where something may be missing.
-    async fn first(&self, to: u64) -> Result<Vec<u8>, StoreError> {
+    /// The output from its start on, as [`Printed`] has it, up to `to` or to where something may be missing.
+    ///
+    /// # Errors
+    /// Those of [`Journal::read`].
+    pub async fn first(&self, to: u64) -> Result<Vec<u8>, StoreError> {
+        let to = to.min(Printed::FIRST as u64);
         let mut bytes = Vec::new();
         let mut ends = false;
         while !ends && (bytes.len() as u64) < to {
@@ -227,11 +230,10 @@ mod tests {
         {
             assert_eq!(journal.back(at, count).await.expect("reads"), offset, "{count}");
         }
-        let printed = journal.printed(at).await.expect("reads");
-        assert_eq!(printed.first, &lines.as_bytes()[..Printed::FIRST]);
-        assert_eq!(printed.last, format!("{}abcd", &lines[lines.len() + 4 - Printed::LAST..]).as_bytes());
-        assert_eq!(printed.anew, Some(2));
-        assert_eq!(journal.printed(last).await.expect("reads").anew, Some(0));
-        assert_eq!(journal.printed(len).await.expect("reads").anew, None);
+        assert_eq!(journal.first(at).await.expect("reads"), &lines.as_bytes()[..Printed::FIRST]);
+        let text = format!("{}abcd", &lines[lines.len() + 4 - Printed::LAST..]).into_bytes();
+        assert_eq!(journal.last(at).await.expect("reads"), (text, Some(2)));
+        assert_eq!(journal.last(last).await.expect("reads").1, Some(0));
+        assert_eq!(journal.last(len).await.expect("reads").1, None);
     }
 }

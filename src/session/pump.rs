@@ -13,10 +13,11 @@ use super::crier::GATHER;
 use super::notices::{Notice, STARTING};
 use super::{Session, lock, now};
 use crate::agent::protocol::Start;
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, TAKERS};
 use crate::metrics::Metrics;
 use crate::record::{Batch, Cause, NUMBERS, Payload, Reason, Record};
 use crate::source::{Command, Control, Event, Printed, Source};
+use crate::store::StoreError;
 
 /// How long the pump waits before it connects again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -109,13 +110,19 @@ impl Session {
                 Err(error @ (BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_))) => {
                     self.notices.take_back(STARTING);
                     let (cause, unknown) = match error {
-                        BackendError::Ended(cause) => (cause, Some(Reason::Renumbered)),
+                        // What the hub numbers is shown as it comes. An agent may have kept what no store has.
+                        BackendError::Ended(cause)
+                            if backend.numbers(place) || matches!(cause, Cause::StartFailed { .. }) =>
+                        {
+                            (cause, Some(Reason::Renumbered))
+                        }
+                        BackendError::Ended(cause) => (cause, Some(Reason::AgentLost)),
                         BackendError::Gone => (Cause::Lost { reason: AGENT_KILLED.into() }, Some(Reason::AgentLost)),
                         _ => (Cause::Lost { reason: NO_TRACE.into() }, None),
                     };
                     backend.clean_up(self.id(), place).await;
                     if let Some(reason) = unknown.filter(|_| first && start.is_none()) {
-                        self.renumber(reason);
+                        self.renumber(reason, place[TAKERS].as_u64().unwrap_or(0));
                     }
                     self.conclude(cause);
                     self.note_source_gone();
@@ -262,14 +269,21 @@ impl Session {
 
     /// What is known of the output; nothing where the store does not say it: no source waits for a store.
     async fn printed(&self) -> Printed {
-        match tokio::time::timeout(PRINTED, self.journal.printed(self.head())).await {
-            Ok(Ok(printed)) => return printed,
-            Ok(Err(error)) => tracing::warn!(session = %self.id(), %error, "cannot read what a session printed last"),
-            Err(_) => {
-                tracing::warn!(session = %self.id(), "the store does not say in time what a session printed last")
-            }
+        let to = self.head();
+        // Either helps without the other.
+        let (first, last) = tokio::join!(self.in_time(self.journal.first(to)), self.in_time(self.journal.last(to)));
+        let (last, anew) = last;
+        Printed { first, last, anew }
+    }
+
+    /// What the journal has, if it can be read in time.
+    async fn in_time<T: Default>(&self, read: impl Future<Output = Result<T, StoreError>>) -> T {
+        match tokio::time::timeout(PRINTED, read).await {
+            Ok(Ok(read)) => return read,
+            Ok(Err(error)) => tracing::warn!(session = %self.id(), %error, "cannot read what a session printed"),
+            Err(_) => tracing::warn!(session = %self.id(), "the store does not say in time what a session printed"),
         }
-        Printed::default()
+        T::default()
     }
 
     /// The first batch of a connection, without the records that came over the connection before.
@@ -279,9 +293,12 @@ impl Session {
     }
 
     /// The sequence goes on behind all that an earlier hub may have shown and not stored.
-    fn renumber(&self, reason: Reason) {
+    fn renumber(&self, reason: Reason, takers: u64) {
         let (offset, time) = (self.head(), now() as u64);
-        let payload = Payload::Dropped { to: offset + NUMBERS, reason };
+        let to = (offset + NUMBERS).max(takers.saturating_mul(NUMBERS) + offset % NUMBERS);
+        // Of what is not recorded nobody knows whether there was any.
+        let to = if self.row.record { to } else { to + 1 };
+        let payload = Payload::Dropped { to, reason };
         self.publish(Batch::of(&Record { offset, time, payload }));
     }
 

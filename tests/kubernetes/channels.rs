@@ -280,6 +280,31 @@ async fn comes_back(hub: &Server, id: &str, viewer: &mut Viewer, until: &str) ->
 }
 
 #[tokio::test]
+async fn a_cluster_that_refuses_a_hub_that_comes_ends_no_session_and_costs_no_line() {
+    let (channels, mut hub, _dir) = hub(V4).await;
+    channels.set_logs(&[lines(0..100)]);
+    let id = hand_over(&hub).await;
+    let mut viewer = has(&hub, &id, "line 99\n").await;
+    hub.terminate().await;
+    channels.set_logs(&[lines(0..150)]);
+    // More often than an attach is tried in one go.
+    channels.refuse(&[404, 404, 404, 403, 404, 404, 401], &[503, 429, 500]);
+    hub.again().await;
+    assert_eq!(comes_back(&hub, &id, &mut viewer, "line 149\n").await, lines(100..150));
+    assert_eq!(channels.refusals_left(), 0);
+    // Where its log is not to be read, that is a gap, whoever was attached before.
+    hub.terminate().await;
+    channels.refuse(&[], &[403]);
+    hub.again().await;
+    let mut viewer = hub.attach(&id, Hello { from: Some(viewer.next), ..Hello::watch() }).await;
+    until("it was tried", async || (channels.refusals_left() == 0).then_some(())).await;
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    hub.ended(&id).await;
+    viewer.rest().await;
+    assert_eq!(viewer.gaps.iter().map(|(.., reason)| *reason).collect::<Vec<_>>(), [Reason::NotLogged]);
+}
+
+#[tokio::test]
 async fn hubs_that_come_while_a_line_has_no_end_give_each_byte_once() {
     let (channels, mut hub, _dir) = hub(V4).await;
     let (id, mut viewer) = hand_over_that_prints(&channels, &hub, "$ ", true).await;

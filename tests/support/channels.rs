@@ -49,6 +49,9 @@ struct Container {
     /// Whether it ends behind that.
     ends: bool,
     has_ended: bool,
+    /// With what the next attaches, and the next readings of the log, are refused.
+    refused_attaches: VecDeque<u16>,
+    refused_logs: VecDeque<u16>,
     /// What becomes of the next calls to make a pod.
     creates: VecDeque<Create>,
     /// The pod that was made.
@@ -97,6 +100,19 @@ impl Channels {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).prints = prints.to_vec();
     }
 
+    /// Refuses the next attaches, and the next readings of the log.
+    pub(crate) fn refuse(&self, attaches: &[u16], logs: &[u16]) {
+        let mut container = self.container.lock().unwrap_or_else(PoisonError::into_inner);
+        container.refused_attaches = attaches.iter().copied().collect();
+        container.refused_logs = logs.iter().copied().collect();
+    }
+
+    /// How many of these are still to come.
+    pub(crate) fn refusals_left(&self) -> usize {
+        let container = self.container.lock().unwrap_or_else(PoisonError::into_inner);
+        container.refused_attaches.len() + container.refused_logs.len()
+    }
+
     /// What becomes of the next calls to make a pod; those behind them are done.
     pub(crate) fn creates(&self, creates: &[Create]) {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).creates = creates.iter().copied().collect();
@@ -140,6 +156,10 @@ async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mute
         let mut read = vec![0; head.len()];
         stream.read_exact(&mut read).await.expect("reads");
         if of_pod("log") {
+            let refused = container.lock().unwrap_or_else(PoisonError::into_inner).refused_logs.pop_front();
+            if let Some(code) = refused {
+                return answer_with(&mut stream, code, status(code, "no log for you").to_string().as_bytes()).await;
+            }
             let log = container.lock().unwrap_or_else(PoisonError::into_inner).log();
             return answer_with(&mut stream, 200, log.as_bytes()).await;
         }
@@ -157,7 +177,11 @@ async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mute
     }
     let command = command(&target);
     let first = command.first().map(String::as_str).unwrap_or_default();
-    if let Ok(code @ 400..) = first.parse::<u16>() {
+    let refused = match of_pod("attach") {
+        true => container.lock().unwrap_or_else(PoisonError::into_inner).refused_attaches.pop_front(),
+        false => first.parse::<u16>().ok().filter(|code| *code >= 400),
+    };
+    if let Some(code) = refused {
         let mut read = vec![0; head.len()];
         stream.read_exact(&mut read).await.expect("reads");
         let refusal = status(code, "no exec for you").to_string();

@@ -262,6 +262,10 @@ impl Half {
         self.input.close();
         self.acknowledge();
         self.ended = true;
+        if let Some(numbers) = self.numbers.take() {
+            // Nobody looked at what it printed meanwhile.
+            self.renumber(numbers, Reason::NotLogged);
+        }
         self.mark(Payload::Exit(cause.into()));
     }
 
@@ -326,7 +330,7 @@ impl Half {
     /// What was printed while nobody was attached.
     fn take_in(&mut self, past: Past) {
         let mut numbers = self.numbers.take();
-        if past.lost || (past.unread && numbers.is_some()) {
+        if past.lost || (past.unread && (numbers.is_some() || self.began)) {
             self.known.lose();
             match numbers.take() {
                 Some(numbers) => self.renumber(numbers, Reason::NotLogged),
@@ -361,7 +365,9 @@ impl Half {
         let (Unjoined::Refused(reason) | Unjoined::Failed(reason)) = &error;
         match (self.way, &error) {
             (Way::Exec, _) => self.exit(cannot_start(reason)),
-            (Way::Attach { .. }, Unjoined::Refused(_)) if !self.began => self.exit(cannot_start(reason)),
+            (Way::Attach { .. }, Unjoined::Refused(_)) if !self.began && !self.taken_up => {
+                self.exit(cannot_start(reason))
+            }
             (Way::Attach { .. }, _) => {
                 tracing::warn!(reason, pod = self.container.place.pod, "cannot attach to a container; trying again");
                 self.attach(AGAIN, false);

@@ -193,7 +193,7 @@ impl Container {
     }
 
     /// The log of a container that has ended: the runtime may still be writing it.
-    async fn whole_log(&self, previous: bool) -> Result<Vec<u8>, String> {
+    async fn whole_log(&self, previous: bool) -> Result<Vec<u8>, Unjoined> {
         let mut log = self.log(previous).await;
         for _ in 0..STILL.1 {
             sleep(STILL.0).await;
@@ -215,7 +215,11 @@ impl Container {
     /// before it is in the log. So the log is read until it ends with what they begin with, or does not grow any more.
     async fn splice(&self, output: Output, input: Input, known: &Known) -> Streams {
         let mut held = Held { output, frames: VecDeque::new(), bytes: 0, open: true };
+        let until = Instant::now() + READING;
         let mut log = self.log_beside(&mut held).await;
+        while matches!(log, Err(Unjoined::Failed(_))) && Instant::now() < until {
+            log = self.log_beside(&mut held).await;
+        }
         let first = past(&log, known).bytes.len();
         let (mut tries, until, mut grew, mut had) = (READS, Instant::now() + READING, true, 0);
         loop {
@@ -251,23 +255,26 @@ impl Container {
     }
 
     /// Reads the log, and leaves the streams a while for what was printed meanwhile.
-    async fn log_beside(&self, held: &mut Held) -> Result<Vec<u8>, String> {
+    async fn log_beside(&self, held: &mut Held) -> Result<Vec<u8>, Unjoined> {
         let log = held.during(timeout(OPEN, self.log(false))).await;
         held.during(sleep(SETTLE)).await;
-        log.unwrap_or_else(|_| Err("the API server does not answer".into()))
+        log.unwrap_or_else(|_| Err(Unjoined::Failed("the API server does not answer".into())))
     }
 
-    async fn log(&self, previous: bool) -> Result<Vec<u8>, String> {
+    async fn log(&self, previous: bool) -> Result<Vec<u8>, Unjoined> {
         let params = LogParams { container: Some(self.name.clone()), previous, ..LogParams::default() };
-        let log = self.pods().log_stream(&self.place.pod, &params).await.map_err(|error| sentence(&error))?;
+        let log = self.pods().log_stream(&self.place.pod, &params).await.map_err(|error| match is_refusal(&error) {
+            true => Unjoined::Refused(sentence(&error)),
+            false => Unjoined::Failed(sentence(&error)),
+        })?;
         let mut bytes = Vec::new();
         let read = log.take(MAX_LOG as u64 + 1).read_to_end(&mut bytes).await;
-        read.map_err(|error| error.to_string())?;
+        read.map_err(|error| Unjoined::Failed(error.to_string()))?;
         if bytes.len() > MAX_LOG {
-            return Err(format!("its log is longer than {} MiB", MAX_LOG >> 20));
+            return Err(Unjoined::Refused(format!("its log is longer than {} MiB", MAX_LOG >> 20)));
         }
         match bytes.starts_with(NO_LOG) && !bytes.contains(&b'\n') {
-            true => Err(String::from_utf8_lossy(&bytes).into_owned()),
+            true => Err(Unjoined::Refused(String::from_utf8_lossy(&bytes).into_owned())),
             false => Ok(bytes),
         }
     }
@@ -275,13 +282,13 @@ impl Container {
 
 type Opened = Result<(Output, Input), Unjoined>;
 
-fn past(log: &Result<Vec<u8>, String>, known: &Known) -> Past {
+fn past(log: &Result<Vec<u8>, Unjoined>, known: &Known) -> Past {
     match log {
         Ok(log) => match known.rest(log) {
             Rest::From(at) => Past { bytes: log[at..].to_vec(), ..Past::default() },
             Rest::Lost(at) => Past { bytes: log[at..].to_vec(), lost: true, ..Past::default() },
         },
-        Err(error) => Past {
+        Err(Unjoined::Refused(error) | Unjoined::Failed(error)) => Past {
             unread: true,
             said: Some(format!("what it printed while nobody was attached to it is not known: {error}")),
             ..Past::default()

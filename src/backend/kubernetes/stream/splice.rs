@@ -105,6 +105,12 @@ impl Known {
         match self.anew {
             // It can be nowhere before the place where that began.
             Some(anew @ 1..) => {
+                // Where all that is known is there just once, nothing lies in between.
+                if self.tail.len() >= SURE
+                    && let Some(place @ Rest::From(_)) = behind(log, &self.tail)
+                {
+                    return Some(place);
+                }
                 let began = usize::try_from(self.head).map_or(0, |head| head - anew.min(head));
                 let began = if self.starts(log) { began.min(log.len()) } else { 0 };
                 let found = find(&log[began..], &self.tail[self.tail.len() - anew..])?;
@@ -268,6 +274,14 @@ mod tests {
         noted.learn(Printed { first: b"one\ntwo\n".to_vec(), last: b"one\ntwo\ntwo\n".to_vec(), anew: Some(4) });
         assert_eq!(noted.rest(b"one\ntwo\n$ two\nmore\n"), Rest::From(14));
         assert_eq!(noted.rest(b"two\nmore\n"), Rest::From(4), "rotated");
+        // A few bytes are there several times; with what was before them, once.
+        let lines: Vec<u8> = (0..500).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
+        let mut known = Known::at(100_000);
+        known.learn(Printed { first: b"other".to_vec(), last: lines.clone(), anew: None });
+        known.renumber();
+        known.append(b"ok\n");
+        let log = [&lines[..], b"ok\nmore\nok\nlast\n"].concat();
+        assert_eq!(known.rest(&log), Rest::From(lines.len() + 3));
     }
 
     #[test]
