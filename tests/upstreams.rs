@@ -193,6 +193,22 @@ async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
     api.exit("web-1", 1, true);
     prints(&api, &seen, 10, 12).await;
     until("the exit came", async || seen.has_message("Process exited with status 1").then_some(())).await;
+    // Who saw that does not see it again, nor who asks for what came since.
+    let exit = {
+        let lines = seen.0.lock().unwrap();
+        lines.iter().find(|line| line["message"] == "Process exited with status 1").unwrap()["resume"].clone()
+    };
+    for (query, exits, lines) in [
+        (format!("from={}", exit.as_str().unwrap()), 0, 3),
+        ("since=2027-01-01T00:00:00Z".into(), 0, 0),
+        ("since=2026-01-01T00:00:00Z".into(), 1, 12),
+        ("since=2026-01-01T00:00:00Z&grep=n".into(), 0, 12),
+        ("since=2026-01-01T00:00:00Z&process=other".into(), 0, 0),
+    ] {
+        let got = all(get(&server, &query));
+        let ended = got.iter().filter(|line| line.contains("Process exited with status 1")).count();
+        assert_eq!((ended, got.len() - ended), (exits, lines), "{query}: {got:?}");
+    }
     api.print("web-1", &numbered(13, 14), false);
     api.exit("web-1", 0, false);
     until("the end came", async || seen.has_message("Process exited with status 0").then_some(())).await;

@@ -136,6 +136,35 @@ async fn handover_of_a_terminal_that_is_not_there_yet() {
 }
 
 #[tokio::test]
+async fn handover_keeps_a_terminal_from_those_who_read_the_apps_log() {
+    let Some((cluster, hub, _dir)) = hub("").await else { return };
+    for (name, tty) in [("blog-run-tty", true), ("blog-run-pipe", false)] {
+        pod(&cluster, name, "blog", &format!("echo said by {name}; exec sleep 60"), tty);
+        let id = Uuid::new_v4();
+        let (status, session) = curl(&hub, CONTROLLER, &body(&cluster, id, name, json!({ "tty": tty })));
+        assert_eq!(status, 201, "{session}");
+        let ticket = session["ticket"]["secret"].as_str().expect("a ticket");
+        let mut viewer = hub.attach_as(ticket, &id.to_string(), Hello::watch()).await.expect("attaches");
+        viewer.shows("said by").await;
+    }
+    let log = async |token: &str, query: &str| {
+        let (status, log) = hub.bytes_as(token, "GET", &format!("/v1/apps/blog/logs?{query}"), None).await;
+        assert_eq!(status, 200);
+        String::from_utf8_lossy(&log).into_owned()
+    };
+    for query in ["tail=50", "since=10m"] {
+        let admins = until("the logs have it", async || {
+            let log = log(&hub.token(), query).await;
+            (log.contains("said by blog-run-tty") && log.contains("said by blog-run-pipe")).then_some(log)
+        });
+        admins.await;
+        let anns = log(USER, query).await;
+        assert!(anns.contains("said by blog-run-pipe") && !anns.contains("said by blog-run-tty"), "{anns}");
+    }
+    assert!(log(USER, "tail=50&grep=tty").await.is_empty());
+}
+
+#[tokio::test]
 async fn handover_takes_what_was_typed_before_the_pod_was_there() {
     let Some((cluster, mut hub, _dir)) = hub("").await else { return };
     let id = Uuid::new_v4();
