@@ -278,7 +278,9 @@ async fn what_a_crashing_container_said_last_is_there_and_what_the_cluster_says_
         json!({}),
         json!({ "image": "docker.io/rig/none:1", "imagePullPolicy": "IfNotPresent" }),
     );
-    until("it is said that there is no image", async || seen.has_message("Failed: ").then_some(())).await;
+    for said in ["Pulling: ", "Failed: "] {
+        until_told(said, || seen.has_message(said)).await;
+    }
     cluster.deploy_with("blog", json!({ "nodeSelector": { "no": "node" } }), json!({}));
     until("it is said that there is no node", async || seen.has_message("FailedScheduling: ").then_some(())).await;
 }
@@ -308,7 +310,11 @@ async fn a_run_is_told_once_though_its_pod_has_a_log() {
     let mut server = Server::start_with(&settings, &[("FOGHORN_BACKEND", "kubernetes")]).await;
     let seen = Seen::default();
     seen.follow(get(&server, "follow=true"));
-    let started = server.run(&["sh", "-c", "echo once 1"], json!({ "app": "blog", "detached": true })).await;
+    let started = server.run(&["sh", "-c", "echo once 1; sleep 8"], json!({ "app": "blog", "detached": true })).await;
+    let is_scheduled = |line: &serde_json::Value| {
+        line["process"] == started["name"] && line["message"].as_str().unwrap().starts_with("Scheduled: ")
+    };
+    until_told("where it runs", || seen.0.lock().unwrap().iter().any(is_scheduled)).await;
     server.ended(started["id"].as_str().unwrap()).await;
     until("its end came", async || seen.has_message("Process exited with status 0").then_some(())).await;
     let lines = seen.0.lock().unwrap().clone();

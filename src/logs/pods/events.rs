@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::Place;
 use crate::logs::files::notice;
+use crate::logs::sessions::is_told;
 use crate::logs::{Event, Log};
 use crate::session::lock;
+use crate::store::SessionRow;
 
 /// What is worth telling.
 const TOLD: [&str; 17] = [
@@ -142,12 +144,25 @@ fn tell(log: &Log, place: &Place, event: &Object, told: &mut Told) -> bool {
         return true;
     }
     let uid = event.involved_object.uid.as_deref().unwrap_or_default();
-    let Some(process) = place.names.get(uid) else { return false };
+    let Some(process) = place.names.get(uid).or_else(|| run_of(log, place, event)) else { return false };
     if told.is_new(uid, reason, message) {
         let message = message.replace(['\n', '\r'], " ");
         log.publish([Event::Line(notice(process, format!("{reason}: {}", message.trim())))]);
     }
     true
+}
+
+/// The run of the app whose pod an event is about: its pod is none that the app's selector has.
+fn run_of(log: &Log, place: &Place, event: &Object) -> Option<Arc<str>> {
+    let pod = event.involved_object.name.as_deref()?;
+    let is_its = |row: &SessionRow| {
+        row.app == log.app()
+            && is_told(row)
+            && row.place["pod"] == pod
+            && row.place["namespace"] == *place.home.namespace
+    };
+    let sessions = log.registry.live();
+    sessions.iter().find(|session| is_its(&session.row)).map(|session| session.row.name.as_str().into())
 }
 
 #[cfg(test)]
