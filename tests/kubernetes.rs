@@ -14,6 +14,8 @@ mod support;
 
 #[path = "kubernetes/attach.rs"]
 mod attach;
+#[path = "kubernetes/bare.rs"]
+mod bare;
 #[path = "kubernetes/channels.rs"]
 mod channels;
 #[path = "kubernetes/exec.rs"]

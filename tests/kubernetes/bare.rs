@@ -1,0 +1,100 @@
+//! A kubeconfig and nothing else: no settings, no image with the agent, nothing of ours in the cluster.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::home::Home;
+use crate::support::cluster::Cluster;
+use crate::terminal::Terminal;
+
+/// A person's home: a kubeconfig whose context has a plugin for the token of an account that may edit the namespace.
+fn home(cluster: &Cluster) -> (Home, String) {
+    let home = Home::new();
+    let token = cluster.kubectl(&["create", "token", "dev"]);
+    let plugin = home.path().join("plugin");
+    let credential = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": { "token": token.trim() },
+    });
+    std::fs::write(&plugin, format!("#!/bin/sh\necho '{credential}'\n")).expect("writes");
+    std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).expect("may");
+    let config = cluster.kubectl(&["config", "view", "--raw", "--flatten", "--minify", "-o", "json"]);
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    let exec = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "command": plugin, "args": [], "interactiveMode": "Never",
+    });
+    config["users"] = json!([{ "name": "dev", "user": { "exec": exec } }]);
+    config["contexts"][0]["context"]["user"] = "dev".into();
+    config["contexts"][0]["context"]["namespace"] = cluster.namespace.as_str().into();
+    let path = home.path().join("kubeconfig");
+    std::fs::write(&path, config.to_string()).expect("writes");
+    (home, path.display().to_string())
+}
+
+fn cluster_with_account(cluster: &Cluster) {
+    cluster.deploy("demo");
+    cluster.kubectl(&["create", "serviceaccount", "dev"]);
+    let account = format!("--serviceaccount={}:dev", cluster.namespace);
+    cluster.kubectl(&["create", "rolebinding", "dev", "--clusterrole=edit", &account]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubeconfig_alone_gives_a_shell() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster_with_account(&cluster);
+    let (home, kubeconfig) = home(&cluster);
+    let args = ["run", "-a", "demo", "-e", "PS1=at $ ", "bash", "--norc", "--noprofile"];
+    let env = [("KUBECONFIG", &*kubeconfig), ("FOGHORN_BACKEND", "kubernetes")];
+    let mut terminal = Terminal::start_with(&home, &args, (90, 30), &env);
+    // Nothing was typed.
+    terminal.sees("at $ ");
+    terminal.press("echo $GREETING; stty size\r");
+    terminal.sees("hello");
+    terminal.sees("30 90");
+    terminal.resize(100, 40);
+    terminal.press("until [ \"$(stty size)\" = '40 100' ]; do :; done; echo re''sized\r");
+    terminal.sees("resized");
+    let waits = "sh -c 'echo rea''dy; exec sleep 1000'\r";
+    terminal.press(waits);
+    terminal.sees("ready");
+    terminal.press("\u{3}");
+    terminal.sees("^C");
+    terminal.press(waits);
+    terminal.sees("ready");
+    terminal.press("\u{1a}");
+    terminal.sees("Stopped");
+    terminal.press("bg; jobs\r");
+    terminal.sees("Running");
+    terminal.press("kill %1; exit 3\r");
+    assert_eq!(terminal.ends(), 3);
+    cluster.has_runs(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_says_that_its_app_is_in_the_cluster() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster_with_account(&cluster);
+    let (home, kubeconfig) = home(&cluster);
+    std::fs::write(home.path().join(".foghorn.toml"), "app = \"demo\"\nbackend = \"kubernetes\"\n").expect("writes");
+    let run = |args: &[&str], input: &[u8]| {
+        let mut command = home.command(args);
+        command.env("KUBECONFIG", &kubeconfig).env_remove("FOGHORN_APP");
+        let file = home.path().join("input");
+        std::fs::write(&file, input).expect("writes");
+        command.stdin(std::fs::File::open(&file).expect("opens"));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        crate::home::finish(command.spawn().expect("starts"))
+    };
+    // What is printed before it is attached to is in the log, which does not tell stderr from stdout.
+    let script = "read x; echo $GREETING; echo e >&2; exit 7";
+    let ended = run(&["run", "--", "sh", "-c", script], b"go\n");
+    assert_eq!((ended.status, ended.text().as_str()), (7, "hello\n"), "{}", ended.stderr);
+    assert_eq!(ended.command_stderr(), ["e"]);
+    let counted = run(&["run", "--", "wc", "-l"], b"a\nb\n");
+    assert_eq!((counted.status, counted.text().trim()), (0, "2"), "{}", counted.stderr);
+    let log = run(&["logs", "-n", "100"], b"");
+    assert_eq!(log.status, 0, "{}", log.stderr);
+    let text = log.text();
+    assert!(text.contains("app[run.1]: hello") && text.contains("Process exited with status 7"), "{text}");
+    cluster.has_runs(0).await;
+}
