@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::support::cluster::{BASH, Cluster};
+use crate::support::postgres::Database;
 use crate::support::proxy::Cut;
 use crate::support::server::{Hello, Server, until};
 
@@ -295,6 +296,49 @@ async fn a_pod_that_outlived_its_session_is_found() {
     cluster.has_runs(1).await;
     let deleted = ["get", "pod", "strange", "-o", "jsonpath={.metadata.deletionTimestamp}"];
     assert_eq!(cluster.kubectl(&deleted), "");
+}
+
+/// With what a hub in a cluster has: the reaper's turn is a lock of the database there.
+#[tokio::test]
+async fn a_hub_on_postgresql_loses_no_run_and_leaves_none() {
+    let (Some(cluster), Some(database)) = (Cluster::start().await, Database::alone().await) else { return };
+    cluster.deploy("demo");
+    let settings = format!("reap = \"300ms\"\n{}", cluster.settings_with_agent());
+    let url = database.url();
+    let env = [("FOGHORN_BACKEND", "kubernetes"), ("FOGHORN_DATABASE_URL", &*url)];
+    let mut hub = Server::start_with(&settings, &env).await;
+    hub.terminate().await;
+    database.keep_copy().await;
+    hub.again().await;
+    let script = "seq 1 100; while [ ! -e /tmp/go ]; do sleep 0.1; done; seq 101 200; exit 6";
+    let id = runs(&mut hub, &["sh", "-c", script]).await;
+    let pod = cluster.runs().remove(0);
+    hub.kill();
+    database.stop();
+    database.start().await;
+    hub.again().await;
+    is_running(&hub, &id).await;
+    cluster.kubectl(&["exec", pod["metadata"]["name"].as_str().expect("a name"), "--", "touch", "/tmp/go"]);
+    assert_eq!(hub.ended(&id).await["exit_status"], 6);
+    let expected: String = (1..=200).map(|line| format!("{line}\n")).collect();
+    assert_eq!(hub.output(&id, false).await, expected);
+    cluster.has_runs(0).await;
+    // As if nobody had deleted it.
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "late", "labels": pod["metadata"]["labels"] },
+        "spec": { "containers": [{
+            "name": "c", "image": BASH, "imagePullPolicy": "IfNotPresent", "command": ["sleep", "600"],
+        }] },
+    }));
+    cluster.has_runs(0).await;
+    let id = runs(&mut hub, &["sleep", "600"]).await;
+    hub.kill();
+    database.put_copy_back().await;
+    hub.again().await;
+    is_running(&hub, &id).await;
+    hub.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;
+    assert_eq!(hub.ended(&id).await["exit_status"], 143);
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]
