@@ -41,6 +41,20 @@ impl<'a> People<'a> {
         self.token(name)
     }
 
+    /// An account that may do this with the app `demo`, in Foghorn's own words, and its token.
+    fn add_in_own_words(&self, name: &str, verbs: &[&str]) -> String {
+        self.cluster.kubectl(&["create", "serviceaccount", name]);
+        self.cluster.apply(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": name },
+            "rules": [{
+                "apiGroups": ["foghorn.dev"], "resources": ["sessions"], "resourceNames": ["demo"], "verbs": verbs,
+            }],
+        }));
+        let account = format!("--serviceaccount={}:{name}", self.cluster.namespace);
+        self.cluster.kubectl(&["create", "rolebinding", name, &format!("--role={name}"), &account]);
+        self.token(name)
+    }
+
     /// Another token of an account's.
     fn token(&self, name: &str) -> String {
         self.cluster.kubectl(&["create", "token", name]).trim().to_owned()
@@ -212,16 +226,7 @@ async fn rights_that_are_taken_away_end_what_is_open() {
 async fn rights_in_foghorns_own_words_need_none_on_pods() {
     let Some(cluster) = Cluster::start().await else { return };
     let people = People::new(&cluster);
-    let (ria, leo) = (people.add("ria", RUNS), people.add("leo", &[]));
-    cluster.apply(&json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "leo" },
-        "rules": [{
-            "apiGroups": ["foghorn.dev"], "resources": ["sessions"], "resourceNames": ["demo"],
-            "verbs": ["create", "logs"],
-        }],
-    }));
-    let account = format!("--serviceaccount={}:leo", cluster.namespace);
-    cluster.kubectl(&["create", "rolebinding", "leo", "--role=leo", &account]);
+    let (ria, leo) = (people.add("ria", RUNS), people.add_in_own_words("leo", &["create", "logs"]));
     let server = hub(&cluster, "", "foghorn").await;
     let run = |app: &str| json!({"source": {"kind": "run", "app": app, "command": ["true"], "detached": true}});
     assert_eq!(server.ask_as(&ria, "POST", "/v1/sessions", Some(run("demo"))).await.0, 403);
@@ -229,6 +234,47 @@ async fn rights_in_foghorns_own_words_need_none_on_pods() {
     assert_eq!(server.ask_as(&leo, "GET", "/v1/apps/demo/logs", None).await.0, 200);
     let session = start(&server, "demo", &leo).await;
     stop(&server, &session).await;
+}
+
+#[tokio::test]
+async fn rights_in_foghorns_own_words_to_exec_let_one_exec_and_watch() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let people = People::new(&cluster);
+    let leo = people.add_in_own_words("leo", &["create", "logs"]);
+    let (eva, eli) = (people.add_in_own_words("eva", &["exec"]), people.add("eli", EXECS));
+    cluster.deploy("demo");
+    let settings = format!("{}[apps.demo]\nwatch = \"exec\"\n", cluster.settings());
+    let env = [("FOGHORN_BACKEND", "kubernetes"), ("FOGHORN_AUTH", "kubernetes"), ("FOGHORN_RIGHTS", "foghorn")];
+    let server = Server::start_with(&settings, &env).await;
+    let of = |kind: &str, command: &[&str]| json!({"source": {"kind": kind, "app": "demo", "command": command}});
+    let mut exec = of("exec", &["sh", "-c", "echo $GREETING; sleep 600"]);
+    exec["source"]["pod"] = json!("web.1");
+    let own = until("the app is up", async || {
+        let (status, session) = server.ask_as(&eva, "POST", "/v1/sessions", Some(exec.clone())).await;
+        assert!([201, 400, 503].contains(&status), "{session}");
+        let id = session["id"].as_str()?.to_owned();
+        let mut viewer = server.attach_as(&eva, &id, Hello::watch()).await.ok()?;
+        viewer.come().await;
+        (server.ask_as(&eva, "GET", &format!("/v1/sessions/{id}"), None).await.1["state"] == "running").then_some(id)
+    })
+    .await;
+    let run = of("run", &["sleep", "600"]);
+    let (status, session) = server.ask_as(&leo, "POST", "/v1/sessions", Some(run.clone())).await;
+    assert_eq!(status, 201, "{session}");
+    let his = session["id"].as_str().expect("an id").to_owned();
+    // To exec is neither to run nor to read the log, nor the other way round; a right on pods is none.
+    for (token, wish, expected) in [(&eva, &run, 403), (&leo, &exec, 403), (&eli, &exec, 403)] {
+        assert_eq!(server.ask_as(token, "POST", "/v1/sessions", Some(wish.clone())).await.0, expected);
+    }
+    let logs = async |token: &str| server.ask_as(token, "GET", "/v1/apps/demo/logs?tail=1", None).await.0;
+    assert_eq!((logs(&eva).await, logs(&leo).await, logs(&eli).await), (403, 200, 403));
+    // Who may exec watches what others run, and no more.
+    let seen = async |token: &str, id: &str| server.ask_as(token, "GET", &format!("/v1/sessions/{id}"), None).await.0;
+    assert_eq!((seen(&eva, &his).await, seen(&leo, &own).await, seen(&eli, &his).await), (200, 404, 404));
+    assert_eq!(server.ask_as(&eva, "DELETE", &format!("/v1/sessions/{his}"), None).await.0, 403);
+    stop(&server, &his).await;
+    stop(&server, &own).await;
+    cluster.has_runs(0).await;
 }
 
 #[tokio::test]
