@@ -16,7 +16,7 @@ mod bed;
 mod support;
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use api::{Api, Turn, ended};
@@ -354,6 +354,40 @@ async fn no_more_containers_than_allowed_are_followed_and_that_is_said() {
     api.delete(followed);
     until("the next one takes its place", async || (of(&seen) == 3).then_some(())).await;
     assert_eq!(api.followed().1, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_is_opened_by_the_first_and_kept_for_a_while_after_the_last() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    let server = hub(&api, "").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(api.following(), 0, "nobody asked");
+    let mut follower = Command::new(env!("CARGO_BIN_EXE_foghorn"));
+    follower.args(["logs", "-a", "blog", "-f"]).env("FOGHORN_URL", server.url()).env("HOME", server.home());
+    follower.env("FOGHORN_TOKEN", server.token()).stdout(Stdio::null());
+    // It says something all the time, or it would be taken for one that has gone silent.
+    let goes_on_for = async |seconds| {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            api.print("web-1", &numbered(1, 1), true);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(api.following() > 0);
+        }
+    };
+    let mut gone = Instant::now();
+    for kept in [20, 28] {
+        let mut follower = follower.spawn().unwrap();
+        until("it is followed", async || (api.following() > 0).then_some(())).await;
+        goes_on_for(1).await;
+        follower.kill().unwrap();
+        follower.wait().unwrap();
+        gone = Instant::now();
+        goes_on_for(kept).await;
+    }
+    assert_eq!(api.asked().iter().filter(|asked| asked.contains_key("follow")).count(), 1);
+    until("it is let go", async || (api.following() == 0).then_some(())).await;
+    assert!(gone.elapsed() < Duration::from_secs(40), "{:?}", gone.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
