@@ -160,6 +160,17 @@ async fn an_app_may_let_others_watch_and_they_do_no_more_than_that() {
         assert!(status == 200 && log.contains("Process exited"), "{log}");
         assert_eq!(log.contains(": shown"), seen, "{log}");
     }
+    // One's own as long as one may start one like it.
+    authorizer.allows("ria get pods/log wiki");
+    let shown = async || {
+        let (status, log) = server.bytes_as(RIA, "GET", "/v1/apps/wiki/logs", None).await;
+        let log = String::from_utf8_lossy(&log).into_owned();
+        assert!(status == 200 && log.contains("Process exited"), "{log}");
+        log.contains(": shown")
+    };
+    assert!(shown().await);
+    authorizer.takes("ria create pods wiki");
+    until("it is not shown any more", async || (!shown().await).then_some(())).await;
     stop_all(&server).await;
 }
 
