@@ -231,6 +231,33 @@ async fn runs_that_end_are_read_to_their_ends_and_pods_that_go_leave() {
     seen.assert_counted(&[("n", 14), ("late", 2), ("other", 2)]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_gets_what_a_pod_said_that_came_and_crashed_meanwhile() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &numbered(1, 1), true);
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    seen.follow(get(&server, "follow=true&tail=1"));
+    until("it is followed", async || (seen.highest("n") == 1).then_some(())).await;
+    let token = seen.resume();
+    api.pod("web-2");
+    let lines = |numbers: [u32; 2]| numbers.map(|number| format!("m {number}"));
+    api.print("web-2", &lines([1, 2]), true);
+    until("its first run came", async || (seen.highest("m") == 2).then_some(())).await;
+    api.exit("web-2", 5, true);
+    api.print("web-2", &lines([3, 4]), true);
+    api.exit("web-2", 6, false);
+    until("its end came", async || seen.has_message("Process exited with status 6").then_some(())).await;
+    let expected = ["m 1", "m 2", "Process exited with status 5", "m 3", "m 4", "Process exited with status 6"];
+    let mut expected = expected.map(|line| format!("web.2: {line}"));
+    let mut got = all(get(&server, &format!("from={token}")));
+    // A run's end may be told of by another clock.
+    got.sort();
+    expected.sort();
+    assert_eq!(got, expected);
+}
+
 /// A pod that is followed to its third line, and then has a fourth without an end.
 async fn open_line(api: &Api) -> (Server, Seen) {
     api.pod("web-1");
@@ -450,7 +477,7 @@ async fn a_node_that_hangs_keeps_nobody_from_the_log() {
         api.print(name, &numbered(1, 20), false);
     }
     let server = hub(&api, "").await;
-    for query in ["tail=40", "since=2026-11-22T10:00:00Z", "follow=true&tail=5"] {
+    for query in ["tail=40&container=web", "since=2026-11-22T10:00:00Z", "follow=true&tail=5"] {
         api.past_turns(&[Turn::Hangs; 200]);
         let (seen, since) = (Seen::default(), Instant::now());
         seen.follow(get(&server, query));

@@ -193,7 +193,7 @@ impl Best {
                 let (found, trouble) = container.scan(self.tail, self.since, filter, self.until).await;
                 if let Some(reason) = trouble {
                     let message = format!("what it said before cannot be read: {reason}");
-                    self.notices.push(Past::notice(container.process(), message));
+                    self.notices.push(Past::said(container.notice(message)));
                 }
                 found
             }
@@ -375,7 +375,7 @@ fn resume_containers(
     let patience = pods::past::patience();
     for (id, container) in &join.containers {
         let Some(to) = join.positions.containers.get(id) else { continue };
-        let at = from.containers.get(id).copied().unwrap_or(ContainerAt::start(to.restart.saturating_sub(1)));
+        let at = from.containers.get(id).copied().unwrap_or(ContainerAt::start(container.first_run(*to)));
         if at < *to || !follow {
             positions.apply(Move::Container(*id, at));
             pasts.push(container_origin(place, container, *to, (follow, &patience)).past(Move::Container(*id, at)));

@@ -90,8 +90,13 @@ impl Past {
     /// A line of Foghorn's own that comes before all others.
     #[must_use]
     pub fn notice(process: &str, message: String) -> Self {
-        let ready = [notice(process.into(), message)].into();
-        Self { ready, over: true, ..Self::new(Source::Made, Micros::MIN) }
+        Self::said(notice(process.into(), message))
+    }
+
+    /// The same, as it is.
+    #[must_use]
+    pub fn said(entry: Entry) -> Self {
+        Self { ready: [entry].into(), over: true, ..Self::new(Source::Made, Micros::MIN) }
     }
 
     /// The time of what comes next, or one that is not behind it.

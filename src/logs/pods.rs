@@ -143,6 +143,12 @@ impl Container {
         self.standing.borrow().phase != standing::Phase::Coming
     }
 
+    /// The first run whose log can be there, for who has nothing of what was told up to a position: the one before the
+    /// newest.
+    pub(super) fn first_run(&self, to: ContainerAt) -> u64 {
+        to.restart.min(self.standing.borrow().restart).saturating_sub(1)
+    }
+
     /// How a run of it ended. Behind that is the next one, so that it is told once.
     fn exited(&self, restart: u64, exit: &Exit) -> Entry {
         let moved = Move::Container(self.id, ContainerAt::start(restart + 1));
@@ -209,6 +215,8 @@ pub(super) struct Pods {
     place: Arc<Place>,
     changes: Changes,
     known: BTreeMap<String, Vec<Arc<Container>>>,
+    /// Those that were there and were too many when the log was opened: what they had said counts as told.
+    left_out: BTreeSet<String>,
     /// While all are listed anew: those that were seen.
     listed: Option<BTreeSet<String>>,
 }
@@ -219,7 +227,7 @@ impl Pods {
         let api = Api::<Object>::namespaced(place.reach.cluster.client.clone(), &place.home.namespace);
         let config = watcher::Config::default().labels(&place.home.selector);
         let changes: Changes = Box::pin(watcher(api, config).default_backoff());
-        let mut pods = Self { log, place, changes, known: BTreeMap::new(), listed: None };
+        let mut pods = Self { log, place, changes, known: BTreeMap::new(), left_out: BTreeSet::new(), listed: None };
         let (mut found, mut said) = (Vec::new(), "the API server does not answer".to_owned());
         let list = timeout(LISTED, async {
             loop {
@@ -268,6 +276,8 @@ impl Pods {
             let taken: BTreeSet<_> = containers.iter().map(|(_, container)| container.id).collect();
             // The others are looked at again with their next change: there may be room then.
             self.known.values_mut().for_each(|known| known.retain(|container| taken.contains(&container.id)));
+            let left_out = self.known.iter().filter(|(_, known)| known.is_empty()).map(|(uid, _)| uid.clone());
+            self.left_out = left_out.collect();
             self.known.retain(|_, known| !known.is_empty());
             self.note_too_many(true);
         }
@@ -275,8 +285,7 @@ impl Pods {
         // One node that hangs holds up nobody.
         let (patience, until) = (Patience::new(SILENT, SILENT), Instant::now() + NEWEST);
         let positions = stream::iter(containers.into_iter().map(async |(standing, container)| {
-            let run = (standing.restart, standing.phase);
-            let at = past::newest(&cluster.client, &container, run, &patience, until).await;
+            let at = past::newest(&cluster.client, &container, &standing, &patience, until).await;
             (container, at, standing)
         }));
         let positions: Vec<_> = positions.buffer_unordered(ASKED).collect().await;
@@ -295,10 +304,14 @@ impl Pods {
                     let listed = self.listed.take().unwrap_or_default();
                     let gone: Vec<_> = self.known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
                     gone.iter().for_each(|uid| self.leave(uid));
+                    self.left_out.retain(|uid| listed.contains(uid));
                 }
                 Ok(Change::Delete(pod)) => {
-                    self.see(&pod);
-                    self.leave(&pod.uid().unwrap_or_default());
+                    let uid = pod.uid().unwrap_or_default();
+                    if !self.left_out.remove(&uid) {
+                        self.see(&pod);
+                        self.leave(&uid);
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(%error, app = self.log.app(), "cannot follow an app's pods; trying again")
@@ -335,6 +348,14 @@ impl Pods {
             self.note_too_many(!containers.is_empty());
             // Looked at again with its next change: there may be room then.
             self.known.remove(&uid);
+            return;
+        }
+        if self.left_out.remove(&uid) {
+            for container in containers {
+                let standing = container.standing.borrow().clone();
+                let at = past::by_the_clock(&standing);
+                self.take_on(container, at, standing.restart);
+            }
             return;
         }
         let joins = notice(containers[0].pod.process.clone(), format!("Pod {} joins", pod.name_any()));

@@ -311,7 +311,7 @@ async fn a_run_is_told_once_though_its_pod_has_a_log() {
     let seen = Seen::default();
     seen.follow(get(&server, "follow=true"));
     let started = server.run(&["sh", "-c", "echo once 1; sleep 8"], json!({ "app": "blog", "detached": true })).await;
-    let is_scheduled = |line: &serde_json::Value| {
+    let is_scheduled = |line: &Value| {
         line["process"] == started["name"] && line["message"].as_str().unwrap().starts_with("Scheduled: ")
     };
     until_told("where it runs", || seen.0.lock().unwrap().iter().any(is_scheduled)).await;

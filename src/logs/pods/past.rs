@@ -11,7 +11,7 @@ use super::patience::Patience;
 use super::request::{Answer, Failure, From, Run, open};
 use super::seen::Seen;
 use super::stamped::{Said, Stamped};
-use super::standing::Phase;
+use super::standing::{Phase, Standing};
 use super::upstream::since;
 use super::{Container, Reach};
 use crate::logs::follower::Filter;
@@ -65,18 +65,17 @@ pub(super) fn entry(container: &Container, time: u64, bytes: Vec<u8>, cut: bool,
 pub(super) async fn newest(
     client: &Client,
     container: &Container,
-    (restart, phase): (u64, Phase),
+    standing: &Standing,
     patience: &Patience,
     until: Instant,
 ) -> ContainerAt {
-    let start = ContainerAt::start(restart);
-    match phase {
-        Phase::Coming => return start,
-        Phase::Ended => return ContainerAt::start(restart + 1),
-        Phase::Running => {}
+    if standing.phase != Phase::Running {
+        return by_the_clock(standing);
     }
+    let start = ContainerAt::start(standing.restart);
     let found = async {
-        loop {
+        // One whose node only refuses must not keep the others waiting either.
+        for _ in 0..TRIES.0 {
             let (mut seen, mut newest) = (Seen::from(start), start);
             let take = |time, _, _| newest = seen.take(time).unwrap_or(newest);
             let last = (Run::Newest, From::Last(SAME));
@@ -92,9 +91,20 @@ pub(super) async fn newest(
                 }
             }
         }
+        None
     };
     let found = timeout_at(until, found).await.ok().flatten();
-    found.unwrap_or_else(|| ContainerAt { time: now().unsigned_abs() * NANOS, ..start })
+    found.unwrap_or_else(|| by_the_clock(standing))
+}
+
+/// Where the log of a container's newest run is now, as far as this machine's clock tells.
+pub(super) fn by_the_clock(standing: &Standing) -> ContainerAt {
+    let start = ContainerAt::start(standing.restart);
+    match standing.phase {
+        Phase::Coming => start,
+        Phase::Running => ContainerAt { time: now().unsigned_abs() * NANOS, ..start },
+        Phase::Ended => ContainerAt::start(standing.restart + 1),
+    }
 }
 
 /// Reads a whole answer, and gives each line to `take`: when it was written, its bytes, and whether it was cut.
@@ -181,13 +191,15 @@ impl Origin {
     ) -> (VecDeque<(Micros, Move)>, Option<String>) {
         let id = self.container.id;
         let place = |at| Move::Container(id, at);
-        let newest = self.container.standing.borrow().restart;
-        let first = self.to.restart.min(newest).saturating_sub(1);
+        let first = self.container.first_run(self.to);
         let Some(tail) = tail else {
             let since = since.unwrap_or(0).max(0);
             let from = ContainerAt { time: since.unsigned_abs() * NANOS, ..ContainerAt::start(first) };
             return ([(since, place(from))].into(), None);
         };
+        if self.container.is_terminal && !filter.shows(Some("")) {
+            return (VecDeque::new(), None);
+        }
         let mut found = VecDeque::new();
         for restart in (first..=self.to.restart).rev() {
             let wanted = tail.saturating_sub(found.len());
@@ -208,10 +220,10 @@ impl Origin {
         self.container.id
     }
 
-    /// Whose log it is.
+    /// A line of Foghorn's own about the container.
     #[must_use]
-    pub fn process(&self) -> &str {
-        &self.container.process
+    pub fn notice(&self, message: String) -> Entry {
+        self.container.notice(message)
     }
 
     /// Of one run. The windows grow until there is enough in one.
