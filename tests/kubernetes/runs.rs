@@ -114,15 +114,8 @@ async fn fifty_runs_ten_at_a_time_lose_no_output_and_no_status() {
     cluster.has_runs(0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shell_in_a_terminal_is_a_shell() {
-    let Some(cluster) = Cluster::start().await else { return };
-    cluster.deploy("demo");
-    let home = home(&cluster);
-    let args = ["run", "-a", "demo", "-e", "PS1=at $ ", "bash", "--norc", "--noprofile"];
-    let mut terminal = Terminal::start(&home, &args, (90, 30));
-    terminal.sees("at $ ");
-    let watchers: Vec<_> = (0..3).map(|_| home.spawn(&["logs", "-f", "-s", "run.1"])).collect();
+/// Tries a shell whose prompt is there, at a terminal of 90 columns and 30 rows: its size, keys that signal, and its jobs.
+pub(crate) fn is_a_shell(terminal: &mut Terminal) {
     terminal.press("stty size\r");
     terminal.sees("30 90");
     terminal.resize(100, 40);
@@ -142,6 +135,18 @@ async fn a_shell_in_a_terminal_is_a_shell() {
     terminal.sees("Running");
     terminal.press("kill %1; exit 3\r");
     assert_eq!(terminal.ends(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_in_a_terminal_is_a_shell() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.deploy("demo");
+    let home = home(&cluster);
+    let args = ["run", "-a", "demo", "-e", "PS1=at $ ", "bash", "--norc", "--noprofile"];
+    let mut terminal = Terminal::start(&home, &args, (90, 30));
+    terminal.sees("at $ ");
+    let watchers: Vec<_> = (0..3).map(|_| home.spawn(&["logs", "-f", "-s", "run.1"])).collect();
+    is_a_shell(&mut terminal);
     let seen: Vec<_> = watchers.into_iter().map(|watcher| crate::home::finish(watcher).stdout).collect();
     let recorded = home.run(&["export", "run.1", "--format", "raw"]).stdout;
     assert!(!recorded.is_empty() && seen.iter().all(|seen| *seen == recorded), "{seen:?}");
