@@ -108,7 +108,7 @@ impl Origin {
             (Self::File { handle, to }, Move::File(_, at)) => Past::file(handle.clone(), at.offset, Some(*to)),
             (Self::File { handle, to }, _) => Past::file(handle.clone(), 0, Some(*to)),
             (Self::Container(origin), Move::Container(_, at)) => Past::container(origin.past(at)),
-            (Self::Container(origin), _) => Past::container(origin.past(origin.end().unwrap_or_default())),
+            (Self::Container(origin), _) => Past::container(origin.past(origin.to)),
         }
     }
 
@@ -325,9 +325,7 @@ async fn resume(log: &Log, join: &Join, from: &Positions, follow: bool) -> Resul
         let row = by_number(log, *number).await?;
         match row.filter(|row| row.app == log.app() && sessions::is_told(row)) {
             Some(row) => resume_session(log, join, row, *at, &mut pasts, &mut positions),
-            None => {
-                pasts.push(Past::notice("log", format!("session {number} was removed, and with it what it said last")))
-            }
+            None => pasts.push(Past::notice(format!("session {number} was removed, and with it what it said last"))),
         }
     }
     let (handles, patterns) = (join.files.clone(), log.patterns.clone());
@@ -385,7 +383,7 @@ fn resume_containers(
     if gone > 0 {
         let message =
             format!("{gone} of the containers that were followed are gone; what they said last may be missing");
-        pasts.push(Past::notice("log", message));
+        pasts.push(Past::notice(message));
     }
 }
 
@@ -424,7 +422,7 @@ fn resume_gone(patterns: &[String], id: FileId, at: FileAt) -> Option<(Past, Pla
         Some(handle) => Some((Past::file(handle, at.offset, None), Move::File(id, at))),
         None => {
             let message = "a file that was followed is gone; what was written to it last may be missing".into();
-            Some((Past::notice("log", message), Move::None))
+            Some((Past::notice(message), Move::None))
         }
     }
 }

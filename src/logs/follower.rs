@@ -149,7 +149,7 @@ impl Follower {
         let head = log.head.subscribe();
         let join = log.join();
         let (mut past, positions) = backfill::start(&log, &join, &ask).await?;
-        past.extend(log.shortage().map(|message| Past::notice("log", message)));
+        past.extend(log.shortage().map(Past::notice));
         let resume = positions.token(&log.app);
         let past = Some((Merge::new(past), positions));
         let (follow, cursor) = (ask.follow, join.cursor);

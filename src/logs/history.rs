@@ -89,8 +89,8 @@ impl Past {
 
     /// A line of Foghorn's own that comes before all others.
     #[must_use]
-    pub fn notice(process: &str, message: String) -> Self {
-        Self::said(notice(process.into(), message))
+    pub fn notice(message: String) -> Self {
+        Self::said(notice("log".into(), message))
     }
 
     /// The same, as it is.

@@ -143,7 +143,7 @@ pub struct Origin {
     reach: Arc<Reach>,
     container: Arc<Container>,
     /// Up to where.
-    to: ContainerAt,
+    pub to: ContainerAt,
     patience: Arc<Patience>,
 }
 
