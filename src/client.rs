@@ -8,7 +8,7 @@
 //! | [`hubs`] | which hub, and the start of this user's own |
 //! | [`api`] | requests that are tried again when a hub is replaced |
 //! | [`descriptors`] | what a started hub must not inherit |
-//! | [`socket`] | one websocket |
+//! | [`wire`], [`socket`] | one connection, and one websocket |
 //! | [`outgoing`] | what is typed, until the command has it |
 //! | [`sequence`] | which records come next, each byte once |
 //! | [`backoff`] | how long to wait between two tries |
@@ -27,3 +27,4 @@ pub mod login;
 pub mod outgoing;
 pub mod sequence;
 pub mod socket;
+mod wire;

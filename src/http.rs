@@ -9,7 +9,7 @@
 //! | [`output`] | the raw bytes, NDJSON, SSE, asciicast |
 //! | [`apps`], [`logs`] | which apps there are, and the log of one |
 //! | [`ready`], [`metrics`], [`openapi`] | operation |
-//! | [`accept`] | the loop that accepts connections, and who may be connected |
+//! | [`accept`], [`stream`] | the loop that accepts connections, and who may be connected; a connection |
 //! | [`body`] | what may come with a request |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
@@ -43,6 +43,7 @@ pub mod ready;
 pub mod routes;
 pub mod sessions;
 pub mod starts;
+pub mod stream;
 pub mod tickets;
 pub mod websocket;
 

@@ -13,6 +13,8 @@ pub mod client;
 #[cfg(feature = "hub")]
 pub mod config;
 #[cfg(feature = "hub")]
+pub mod folder;
+#[cfg(feature = "hub")]
 pub mod http;
 #[cfg(feature = "hub")]
 pub mod kubernetes;

@@ -1,14 +1,11 @@
 //! The server: starts everything in order, and stops it in order and in bounded time.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,9 +19,11 @@ use crate::backend::kubernetes::{self, Kubernetes};
 use crate::backend::local::Local;
 use crate::config::auth::Auth;
 use crate::config::server::Server;
+use crate::folder::{self, Holder, Lock, Unusable};
 use crate::http::auth::review::Reviews;
 use crate::http::auth::webhook::WebhookError;
 use crate::http::auth::{Tokens, TokensError, secret};
+use crate::http::stream::Listener;
 use crate::http::{Hub, TRAIL, metrics, routes, serve, write_trail};
 use crate::kubernetes::{Cluster, ClusterError};
 use crate::logs::Logs;
@@ -49,6 +48,9 @@ pub const HUB_FILE: &str = "hub.json";
 /// The name of the file with an embedded hub's token, in its state folder.
 pub const TOKEN_FILE: &str = "token";
 
+/// Fewest letters of an embedded hub's token.
+const MIN_TOKEN: usize = 32;
+
 /// How many connections the listener for metrics alone has at once.
 const METRICS_CONNECTIONS: usize = 16;
 
@@ -56,13 +58,8 @@ const METRICS_CONNECTIONS: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The state folder cannot be used.
-    #[error("the state folder {path} cannot be used: {reason}; set FOGHORN_HOME to another one", path = path.display())]
-    Home {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
+    #[error(transparent)]
+    Home(#[from] Unusable),
     /// Another hub uses the state folder.
     #[error("another hub uses the state folder {path}; stop it, or set FOGHORN_HOME to another one", path = .0.display())]
     Locked(PathBuf),
@@ -124,7 +121,7 @@ impl ServerError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Home { .. } => "state_folder_unusable",
+            Self::Home(_) => "state_folder_unusable",
             Self::Locked(_) => "state_folder_in_use",
             Self::Listen { .. } | Self::MetricsListen { .. } => "address_unusable",
             Self::Tokens(_) => "tokens_unusable",
@@ -138,43 +135,48 @@ impl ServerError {
     }
 }
 
-/// The state folder, held by one hub.
+/// The state folder, held by this hub.
 struct Home {
     path: PathBuf,
-    _lock: File,
+    _lock: Lock,
     epoch: u64,
+    /// Whether the hub before this one said where it is, and did not take that back: it was killed.
+    after_a_kill: bool,
 }
 
 impl Home {
-    fn take(path: &Path) -> Result<Self, ServerError> {
-        let failed = |reason| ServerError::Home { path: path.to_owned(), reason };
-        DirBuilder::new().mode(0o700).recursive(true).create(path).map_err(failed)?;
-        let lock = private(&path.join("lock")).map_err(failed)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(ServerError::Locked(path.to_owned())),
-            Err(error) => return Err(failed(error.into())),
+    fn take(home: &Path) -> Result<Self, ServerError> {
+        let path = folder::make(home)?;
+        let failed = |error: io::Error| Unusable::new(&path, error);
+        let lock = Lock::take(&path).map_err(failed)?.ok_or_else(|| ServerError::Locked(path.clone()))?;
+        if path != home {
+            // A hub of 0.1 lives in the folder itself.
+            if matches!(folder::holder(home), Ok(Holder::Hub(_))) {
+                return Err(ServerError::Locked(home.to_owned()));
+            }
+            folder::move_in(home, &path).map_err(failed)?;
         }
         let epoch = next_epoch(&path.join("epoch")).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _lock: lock, epoch })
+        let after_a_kill = path.join(HUB_FILE).exists();
+        Ok(Self { path, _lock: lock, epoch, after_a_kill })
     }
 
     /// Writes a file that only this user can read, at once or not at all.
-    fn write(&self, name: &str, text: &str) -> io::Result<PathBuf> {
-        let (path, new) = (self.path.join(name), self.path.join(format!("{name}.new")));
-        // One that a hub which was killed in between left may have other modes.
-        let _ = std::fs::remove_file(&new);
-        private(&new)?.write_all(text.as_bytes())?;
-        std::fs::rename(&new, &path)?;
-        Ok(path)
+    fn write(&self, name: &str, text: &str) -> Result<(), ServerError> {
+        let path = self.path.join(name);
+        Ok(folder::write(&path, text.as_bytes()).map_err(|error| Unusable::new(&path, error))?)
     }
 
-    /// The embedded hub's token: the one that was there before, so that clients that wait for a new hub know it.
+    /// Returns the embedded hub's token: the one that was there before, so that scripts that read it once go on. Behind a
+    /// hub that was killed it is a new one: whoever has taken its address since may have been shown the old one.
     fn token(&self) -> Result<String, ServerError> {
-        if let Ok(token) = std::fs::read_to_string(self.path.join(TOKEN_FILE))
-            && token.len() >= 32
+        if !self.after_a_kill
+            && let Ok(token) = folder::read(&self.path.join(TOKEN_FILE))
+            && let token = token.trim()
+            && token.len() >= MIN_TOKEN
+            && token.bytes().all(|letter| letter.is_ascii_graphic())
         {
-            return Ok(token);
+            return Ok(token.to_owned());
         }
         let token = secret()?;
         self.write(TOKEN_FILE, &token)?;
@@ -182,26 +184,13 @@ impl Home {
     }
 }
 
-fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// Counts the hubs that this folder has had: an agent goes with the highest.
+/// Returns a number for this hub that is higher than those of the folder's hubs before it: an agent goes with the highest.
+/// The clock is the floor, so that a file which was lost, emptied or put back makes no hub that agents refuse.
 fn next_epoch(path: &Path) -> io::Result<u64> {
-    let before = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let epoch = before.unwrap_or(0) + 1;
-    let new = path.with_extension("new");
-    let mut file = private(&new)?;
-    file.set_len(0)?;
-    file.write_all(epoch.to_string().as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    let before = folder::read(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let epoch = now().unsigned_abs().max(before.unwrap_or(0).saturating_add(1));
+    folder::write(path, epoch.to_string().as_bytes())?;
     Ok(epoch)
-}
-
-/// A hub in a cluster may come up with an empty state folder, and has to be newer than the one before it all the same.
-fn epoch_of(counted: u64) -> u64 {
-    now().unsigned_abs().max(counted)
 }
 
 /// Allows as many open files as the system lets this user have; the limit from before is for the commands.
@@ -245,7 +234,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
             let installation = store.installation().await?;
             let hub = kubernetes::Hub {
                 installation,
-                epoch: epoch_of(home.epoch),
+                epoch: home.epoch,
                 end_wait: waits.0 + waits.1,
                 dir: home.path.clone(),
                 spool_bytes: settings.limits.spool_bytes,
@@ -279,10 +268,19 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     if let Some(listener) = metrics_listener {
         tracing::info!(address = %listener.local_addr()?, "metrics are at");
         let router = metrics::router(hub.clone());
-        tasks.spawn_to_end("metrics-listener", serve(listener, router, tasks.clone(), METRICS_CONNECTIONS));
+        tasks.spawn_to_end(
+            "metrics-listener",
+            serve(Listener::Tcp(listener), router, tasks.clone(), METRICS_CONNECTIONS),
+        );
     }
     let router = routes::router(hub);
-    tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
+    let connections = settings.limits.connections;
+    if settings.embedded {
+        // Before its file says that it is there.
+        let own = Listener::in_folder(&home.path).map_err(|error| Unusable::new(&home.path, error))?;
+        tasks.spawn_to_end("own-listener", serve(own, router.clone(), tasks.clone(), connections));
+    }
+    tasks.spawn_to_end("listener", serve(Listener::Tcp(listener), router, tasks.clone(), connections));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
         let of_user = cluster.as_ref().and_then(|cluster| cluster.of_user());
@@ -297,6 +295,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     if settings.embedded {
         // Nobody new is to come here; who finds no file starts another hub.
         let _ = std::fs::remove_file(home.path.join(HUB_FILE));
+        let _ = std::fs::remove_file(home.path.join(folder::SOCKET));
     }
     // Who spreads the load finds it not ready meanwhile, and sends nobody new.
     tokio::time::sleep(settings.limits.drain).await;

@@ -38,15 +38,16 @@ fn named(path: &Path) -> Vec<String> {
 }
 
 /// What each module may name. A module names what feeds it and the shared words, never what it feeds.
-const MAY: [(&str, &[&str]); 15] = [
+const MAY: [(&str, &[&str]); 16] = [
+    ("folder", &[]),
     ("kubernetes", &["config", "record"]),
     ("record", &[]),
     ("metrics", &["record"]),
     ("agent", &["record"]),
-    ("store", &["metrics", "record"]),
+    ("store", &["folder", "metrics", "record"]),
     ("tasks", &[]),
     ("source", &["agent", "record"]),
-    ("backend", &["agent", "config", "kubernetes", "metrics", "record", "source", "tasks"]),
+    ("backend", &["agent", "config", "folder", "kubernetes", "metrics", "record", "source", "tasks"]),
     ("protocol", &["agent", "kubernetes", "record", "session", "store"]),
     ("session", &["agent", "backend", "metrics", "record", "source", "store"]),
     ("recorder", &["record", "session", "source", "store"]),
@@ -58,7 +59,7 @@ const MAY: [(&str, &[&str]); 15] = [
         ],
     ),
     ("reaper", &["config", "registry", "session", "store"]),
-    ("config", &["agent"]),
+    ("config", &["agent", "folder"]),
     ("logs", &["config", "kubernetes", "protocol", "record", "registry", "session", "store", "tasks"]),
 ];
 

@@ -1,10 +1,9 @@
 //! The backend of one machine: an agent is a process of its own session, made from this same program. It outlives the
 //! hub, and the next hub finds it by its directory.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -24,12 +22,16 @@ use crate::agent::descendants::{EXEMPT, Family};
 use crate::agent::protocol::{HubHello, MAX_VERSION, MIN_VERSION};
 use crate::agent::serve::SOCKET;
 use crate::agent::wire;
+use crate::folder;
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::tasks::Tasks;
 
 /// How long an agent may take to listen.
 const READY: Duration = Duration::from_secs(10);
+
+/// Size of what is written to see whether the state folder takes it, in bytes.
+const PROBE_BYTES: usize = 16 << 10;
 
 /// This program, also after its file was replaced by an upgrade.
 const SELF: &str = "/proc/self/exe";
@@ -63,7 +65,7 @@ impl Local {
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let agents = home.join("agents");
-        DirBuilder::new().mode(0o700).recursive(true).create(&agents)?;
+        folder::make_inner(&agents)?;
         Ok(Self { agents, epoch, nofile, hup_wait, term_wait, tasks, metrics })
     }
 
@@ -99,13 +101,6 @@ impl Local {
             "ready\n" => Ok(()),
             _ => Err(io::Error::other("it ended before it listened")),
         }
-    }
-
-    /// Connects through the directory's descriptor, since a socket's path is limited to 107 bytes.
-    async fn stream(&self, session: Uuid) -> io::Result<UnixStream> {
-        const O_PATH: i32 = 0o10_000_000;
-        let dir: File = OpenOptions::new().read(true).custom_flags(O_PATH).open(self.dir(session))?;
-        UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())).await
     }
 }
 
@@ -149,8 +144,10 @@ impl Backend for Local {
     async fn ready(&self) -> Result<(), BackendError> {
         let probe = self.agents.join(format!(".probe-{}", std::process::id()));
         let made = async {
-            tokio::fs::write(&probe, b"").await?;
-            tokio::fs::remove_file(&probe).await
+            // A disk without room still takes an empty file.
+            let written = tokio::fs::write(&probe, [0; PROBE_BYTES]).await;
+            tokio::fs::remove_file(&probe).await?;
+            written
         };
         let reason = |error: io::Error| format!("the state folder cannot be written: {error}");
         made.await.map_err(|error| BackendError::Create(reason(error)))
@@ -173,7 +170,7 @@ impl Backend for Local {
         from: u64,
         _tell: &Tell<'_>,
     ) -> Result<Source, BackendError> {
-        let stream = self.stream(session).await.map_err(|error| match error.kind() {
+        let stream = folder::connect_to(&self.dir(session), SOCKET).await.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound if !self.dir(session).exists() => BackendError::NoTrace,
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => BackendError::Gone,
             _ => BackendError::Unreachable(error.to_string()),

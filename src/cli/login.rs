@@ -32,7 +32,7 @@ pub async fn run(context: &Context, args: LoginArgs) -> Result<u8, Failure> {
     let mut logins = Logins::read(&settings.home)?;
     for url in &settings.urls {
         context.hubs().check_private(url)?;
-        let hub = Hub { url: url.clone(), token: Some(token.clone()), embedded: false };
+        let hub = Hub { url: url.clone(), token: Some(token.clone()), folder: None };
         match context.hubs().http().send(&hub, &Ask::get("/v1/sessions?limit=1")).await {
             Ok(_) => logins.add(url, login.clone()),
             Err(ClientError::Refused { status: 401, .. }) => return Err(Failure::new(OTHER, not_known(url, &login))),

@@ -10,8 +10,7 @@ use super::failure::{Failure, OTHER};
 use super::notice::say;
 use super::output::print;
 use super::{Context, Format};
-use crate::client::hubs::is_alive;
-use crate::protocol::HubFile;
+use crate::client::hubs::{Hubs, Running, is_alive, silent};
 
 /// How long a hub may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
@@ -45,11 +44,10 @@ pub async fn run(context: &Context, verb: ServerVerb) -> Result<u8, Failure> {
     if !hubs.is_embedded() {
         return Err(Failure::usage("FOGHORN_URL names a hub that is not your own; unset it to look after yours"));
     }
-    let running = hubs.running().await;
     match verb {
-        ServerVerb::Status(args) => status(running, args.output),
-        ServerVerb::Stop => match running {
-            Some(file) => stop(&file).await,
+        ServerVerb::Status(args) => status(hubs.running().await?, args.output),
+        ServerVerb::Stop => match hubs.holder()? {
+            Some(pid) => stop(&hubs, pid).await,
             None => {
                 say("No hub runs.");
                 Ok(0)
@@ -58,9 +56,11 @@ pub async fn run(context: &Context, verb: ServerVerb) -> Result<u8, Failure> {
     }
 }
 
-fn status(running: Option<HubFile>, format: Format) -> Result<u8, Failure> {
-    let Some(file) = running else {
-        return Err(Failure::new(OTHER, "no hub runs; the next `foghorn run` starts one"));
+fn status(running: Running, format: Format) -> Result<u8, Failure> {
+    let file = match running {
+        Running::Hub(file) => file,
+        Running::Silent(pid) => return Err(Failure::new(OTHER, silent(pid))),
+        Running::Nobody => return Err(Failure::new(OTHER, "no hub runs; the next `foghorn run` starts one")),
     };
     print(&match format {
         Format::Json => format!("{}\n", serde_json::to_string(&file).unwrap_or_default()),
@@ -72,16 +72,17 @@ fn status(running: Option<HubFile>, format: Format) -> Result<u8, Failure> {
     Ok(0)
 }
 
-async fn stop(file: &HubFile) -> Result<u8, Failure> {
-    let pid = i32::try_from(file.pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| Failure::new(OTHER, format!("{} is no process", file.pid)))?;
-    kill_process(pid, Signal::TERM).map_err(|error| Failure::new(OTHER, format!("process {}: {error}", file.pid)))?;
+/// Stops the hub that holds the state folder, and waits until it has let go.
+async fn stop(hubs: &Hubs, holder: u32) -> Result<u8, Failure> {
+    let pid = i32::try_from(holder).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| Failure::new(OTHER, format!("{holder} is no process")))?;
+    kill_process(pid, Signal::TERM).map_err(|error| Failure::new(OTHER, format!("process {holder}: {error}")))?;
     let deadline = Instant::now() + STOP_LIMIT;
-    while is_alive(file.pid) {
+    while is_alive(holder) && hubs.holder()? == Some(holder) {
         if Instant::now() > deadline {
             return Err(Failure::new(
                 OTHER,
-                format!("process {} has not stopped within {} s", file.pid, STOP_LIMIT.as_secs()),
+                format!("process {holder} has not stopped within {} s", STOP_LIMIT.as_secs()),
             ));
         }
         sleep(LOOK).await;

@@ -2,6 +2,7 @@
 
 use super::login::LoginError;
 use crate::config::client::SettingsError;
+use crate::folder::Unusable;
 use crate::protocol::Problem;
 
 /// Why a client did not get what it asked for.
@@ -10,6 +11,9 @@ pub enum ClientError {
     /// The settings cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The state folder cannot be used.
+    #[error("{0} [state_folder_unusable]")]
+    Folder(#[from] Unusable),
     /// A token would travel unencrypted to another machine.
     #[error("the token would go to {0} unencrypted; use https, or --insecure if that network is yours alone")]
     Insecure(String),
@@ -90,7 +94,7 @@ impl ClientError {
     /// Whether the person, not the hub, has to change something.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Settings(_) | Self::Insecure(_) | Self::Mismatch(_) | Self::Login(_))
+        matches!(self, Self::Settings(_) | Self::Folder(_) | Self::Insecure(_) | Self::Mismatch(_) | Self::Login(_))
     }
 
     /// The stable code that the hub gave.

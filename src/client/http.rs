@@ -1,6 +1,7 @@
 //! Requests to a hub.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioExecutor;
 
 use super::error::ClientError;
 use super::hubs::Hub;
+use super::wire::ToFolder;
 
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -71,16 +73,26 @@ pub fn connector(https: bool) -> io::Result<HttpsConnector<HttpConnector>> {
 
 /// Sends requests.
 #[derive(Clone)]
-pub struct Http(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+pub struct Http {
+    net: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// To the hub of the state folder, where that is meant.
+    own: Option<Client<ToFolder, Full<Bytes>>>,
+}
 
 impl Http {
-    /// A client; the system's certificates are only read where `https` will be used.
+    /// A client; the system's certificates are only read where `https` will be used. `folder` is the state folder of
+    /// this user's own hub, where that is meant.
     ///
     /// # Errors
     /// [`ClientError::Broken`] where they cannot be read.
-    pub fn new(https: bool) -> Result<Self, ClientError> {
+    pub fn new(https: bool, folder: Option<PathBuf>) -> Result<Self, ClientError> {
         let connector = connector(https).map_err(|error| ClientError::Broken(error.to_string()))?;
-        Ok(Self(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector)))
+        let builder = || {
+            let mut builder = Client::builder(TokioExecutor::new());
+            builder.pool_max_idle_per_host(1);
+            builder
+        };
+        Ok(Self { net: builder().build(connector), own: folder.map(|folder| builder().build(ToFolder(folder))) })
     }
 
     /// Sends a request; an answer that is not a success is an error.
@@ -90,7 +102,11 @@ impl Http {
     pub async fn send(&self, hub: &Hub, ask: &Ask) -> Result<Response<Incoming>, ClientError> {
         let unreachable = |reason: String| ClientError::Unreachable { url: hub.url.clone(), reason };
         let request = request(hub, ask).map_err(|error| ClientError::Answer(error.to_string()))?;
-        let answer = tokio::time::timeout(ask.limit, self.0.request(request)).await;
+        let answer = match self.own.as_ref().filter(|_| hub.folder.is_some()) {
+            Some(own) => own.request(request),
+            None => self.net.request(request),
+        };
+        let answer = tokio::time::timeout(ask.limit, answer).await;
         let answer = answer.map_err(|_| unreachable("it does not answer".to_owned()))?;
         let answer = answer.map_err(|error| unreachable(root_cause(&error)))?;
         if answer.status().is_success() {

@@ -1,8 +1,7 @@
 //! Which hub a client talks to: one that it was told of, or this user's own, which it starts where none runs.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,10 +16,17 @@ use super::http::{Ask, Http};
 use super::login::{Logins, Tokens};
 use crate::agent::descendants::{EXEMPT, MARK};
 use crate::config::client::{ClientSettings, KUBECONFIG, NOT_FOR_A_HUB, kubeconfig};
+use crate::folder::{self, Holder};
 use crate::protocol::{HubFile, SUBPROTOCOL};
 
 /// The file in which this user's own hub says where it is.
 pub const HUB_FILE: &str = "hub.json";
+
+/// Name of the file with the token of this user's own hub.
+const TOKEN_FILE: &str = "token";
+
+/// The version whose hubs listen on no socket in the state folder.
+const WITHOUT_SOCKET: &str = "0.1.";
 
 /// The log of this user's own hub.
 pub const LOG_FILE: &str = "hub.log";
@@ -56,13 +62,25 @@ pub struct Hub {
     pub url: String,
     /// What to show it.
     pub token: Option<String>,
-    /// Whether it is this user's own, on this machine.
-    pub embedded: bool,
+    /// The state folder of this user's own hub, which is reached by the socket in it and not by the URL.
+    pub folder: Option<PathBuf>,
+}
+
+/// This user's own hub, as its state folder says.
+pub enum Running {
+    /// None runs.
+    Nobody,
+    /// A process holds the state folder, and cannot be asked yet, or does not answer: its process id.
+    Silent(Option<u32>),
+    /// One answers.
+    Hub(HubFile),
 }
 
 /// Finds hubs.
 pub struct Hubs {
     settings: ClientSettings,
+    /// The state folder, where this user's own hub is meant.
+    folder: Option<PathBuf>,
     http: Http,
     turn: AtomicUsize,
     /// Whether the present context is known to be the own hub's: it may be another one later on, for other commands.
@@ -78,7 +96,7 @@ impl Hubs {
     /// A finder with these settings.
     ///
     /// # Errors
-    /// [`ClientError::Insecure`] where a token would travel unencrypted.
+    /// [`ClientError::Insecure`] where a token would travel unencrypted, and [`ClientError::Folder`].
     pub fn new(settings: ClientSettings) -> Result<Self, ClientError> {
         let open = settings.urls.iter().find(|url| !is_private(url));
         if let (Some(url), true, false) = (open, settings.token.is_some(), settings.insecure) {
@@ -87,8 +105,11 @@ impl Hubs {
         let https = settings.urls.iter().any(|url| url.starts_with("https:"));
         let known = settings.token.is_some() || settings.urls.is_empty();
         let logins = if known { Logins::default() } else { Logins::read(&settings.home)? };
+        let own = settings.urls.is_empty();
+        let folder = if own { Some(folder::locate(&settings.home)?) } else { None };
         Ok(Self {
-            http: Http::new(https)?,
+            http: Http::new(https, folder.clone())?,
+            folder,
             tokens: Tokens::new(logins),
             settings,
             turn: AtomicUsize::new(0),
@@ -130,7 +151,7 @@ impl Hubs {
             Some(token) => Some(token.clone()),
             None => self.token_of(&url).await?,
         };
-        Ok(Hub { url, token, embedded: false })
+        Ok(Hub { url, token, folder: None })
     }
 
     /// Whether a token may be sent there.
@@ -167,16 +188,43 @@ impl Hubs {
         self.turn.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// This user's own hub, where one runs.
-    pub async fn running(&self) -> Option<HubFile> {
+    /// Looks for this user's own hub.
+    ///
+    /// # Errors
+    /// [`ClientError::Mismatch`] for one that cannot be proved to be this user's, and [`ClientError::Folder`].
+    pub async fn running(&self) -> Result<Running, ClientError> {
         self.reap();
-        let file = read_hub_file(&self.settings.home)?;
-        if !is_alive(file.pid) {
-            return None;
-        }
-        let hub = Hub { url: file.url.clone(), token: None, embedded: true };
+        let Some(folder) = &self.folder else { return Ok(Running::Nobody) };
+        let holder = folder::holder(folder).map_err(|error| folder::Unusable::new(folder, error))?;
+        let Holder::Hub(pid) = holder else { return Ok(Running::Nobody) };
+        let Some(file) = read_hub_file(folder) else { return Ok(Running::Silent(pid)) };
+        let hub = Hub { url: own_url(&file)?, token: None, folder: Some(folder.clone()) };
         let ask = Ask { limit: HEALTH_LIMIT, ..Ask::get("/healthz") };
-        self.http.send(&hub, &ask).await.is_ok().then_some(file)
+        if self.http.send(&hub, &ask).await.is_ok() {
+            return Ok(Running::Hub(file));
+        }
+        let older = file.version.starts_with(WITHOUT_SOCKET) && pid.is_none_or(|pid| pid == file.pid);
+        if older && is_alive(file.pid) {
+            return Err(ClientError::Mismatch(format!(
+                "the hub that runs here is of version {}, which this client cannot tell from another user's program; \
+                 stop it with `foghorn server stop`: its sessions go on, and the next hub takes them up",
+                file.version
+            )));
+        }
+        Ok(Running::Silent(pid))
+    }
+
+    /// Returns the process id of the hub that holds the state folder, whether it answers or not.
+    ///
+    /// # Errors
+    /// [`ClientError::Folder`].
+    pub fn holder(&self) -> Result<Option<u32>, ClientError> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let holder = folder::holder(folder).map_err(|error| folder::Unusable::new(folder, error))?;
+        Ok(match holder {
+            Holder::Nobody => None,
+            Holder::Hub(pid) => pid.or_else(|| read_hub_file(folder).map(|file| file.pid)),
+        })
     }
 
     fn own(&self, file: &HubFile) -> Result<Hub, ClientError> {
@@ -203,19 +251,27 @@ impl Hubs {
             )));
         }
         self.of_context.store(true, Ordering::Relaxed);
+        let folder = self.own_folder();
         let token = match &self.settings.token {
             Some(token) => token.clone(),
-            None => std::fs::read_to_string(&file.token_file)
-                .map_err(|error| ClientError::Broken(format!("{}: {error}", file.token_file)))?,
+            // Nobody else's word counts on where it is.
+            None => folder::read(&folder.join(TOKEN_FILE))
+                .map_err(|error| ClientError::Broken(format!("{}: {error}", folder.join(TOKEN_FILE).display())))?,
         };
-        Ok(Hub { url: file.url.trim_end_matches('/').to_owned(), token: Some(token.trim().to_owned()), embedded: true })
+        Ok(Hub { url: own_url(file)?, token: Some(token.trim().to_owned()), folder: Some(folder.to_owned()) })
+    }
+
+    /// The state folder; as it is set where none is used.
+    fn own_folder(&self) -> &Path {
+        self.folder.as_deref().unwrap_or(&self.settings.home)
     }
 
     async fn find_own(&self) -> Result<HubFile, ClientError> {
         let deadline = Instant::now() + START_LIMIT;
         let mut next_try = Instant::now();
         loop {
-            if let Some(file) = self.running().await {
+            let running = self.running().await?;
+            if let Running::Hub(file) = running {
                 return Ok(file);
             }
             self.reap();
@@ -225,17 +281,21 @@ impl Hubs {
             }
             if let Some(status) = self.last_failure() {
                 let said = self.last_words();
-                let home = self.settings.home.display();
+                let home = self.own_folder().display();
                 let silent =
                     || format!("it ended with status {status} and could not say why; is there room in {home}?");
                 return Err(self.not_started(if said.is_empty() { silent() } else { said }));
             }
             if Instant::now() > deadline {
-                return Err(self.not_started(format!("none answered within {} s", START_LIMIT.as_secs())));
+                let limit = START_LIMIT.as_secs();
+                return Err(match running {
+                    Running::Silent(pid) if !self.starting() => ClientError::Mismatch(silent(pid)),
+                    _ => self.not_started(format!("none answered within {limit} s")),
+                });
             }
             if self.starting() {
                 next_try = Instant::now() + RETRY;
-            } else if Instant::now() >= next_try {
+            } else if Instant::now() >= next_try && matches!(running, Running::Nobody) {
                 self.start()?;
             }
             tokio::time::sleep(LOOK).await;
@@ -268,7 +328,7 @@ impl Hubs {
 
     /// What the last hub said at its end, by its log.
     fn last_words(&self) -> String {
-        let last = tail(&self.settings.home.join(LOG_FILE)).unwrap_or_default();
+        let last = tail(&self.own_folder().join(LOG_FILE)).unwrap_or_default();
         let words = last.lines().last().unwrap_or_default().trim().strip_prefix("foghorn: ").unwrap_or_default();
         words.to_owned()
     }
@@ -286,9 +346,8 @@ impl Hubs {
     /// Starts a hub that inherits no descriptor and no terminal: it makes a session of its own first thing.
     fn spawn(&self) -> std::io::Result<Child> {
         let home = &self.settings.home;
-        DirBuilder::new().recursive(true).mode(0o700).create(home)?;
-        std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o700))?;
-        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(home.join(LOG_FILE))?;
+        let folder = folder::make(home).map_err(std::io::Error::other)?;
+        let log = folder::open(&folder.join(LOG_FILE), OpenOptions::new().create(true).append(true))?;
         super::descriptors::keep_from_children()?;
         let mut command = Command::new(program()?);
         command.arg0("foghorn").args(["serve", "--embedded", "--home"]).arg(home).current_dir("/");
@@ -305,7 +364,7 @@ impl Hubs {
     }
 
     fn not_started(&self, reason: String) -> ClientError {
-        let log = self.settings.home.join(LOG_FILE);
+        let log = self.own_folder().join(LOG_FILE);
         ClientError::NotStarted { reason, tail: tail(&log).unwrap_or_default(), log: log.display().to_string() }
     }
 }
@@ -316,8 +375,29 @@ fn program() -> std::io::Result<PathBuf> {
     if own.exists() { Ok(own.to_owned()) } else { std::env::current_exe() }
 }
 
-fn read_hub_file(home: &Path) -> Option<HubFile> {
-    serde_json::from_slice(&std::fs::read(home.join(HUB_FILE)).ok()?).ok()
+fn read_hub_file(folder: &Path) -> Option<HubFile> {
+    serde_json::from_str(&folder::read(&folder.join(HUB_FILE)).ok()?).ok()
+}
+
+/// Returns a sentence on a hub that holds the state folder and cannot be asked.
+#[must_use]
+pub fn silent(pid: Option<u32>) -> String {
+    let process = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+    format!(
+        "a hub holds the state folder ({process}), and does not answer, or its {HUB_FILE} cannot be read; \
+         `foghorn server stop` stops it, and its sessions go on"
+    )
+}
+
+/// Returns where this user's own hub says that it listens, for those who are told a URL. It can only be on this machine.
+fn own_url(file: &HubFile) -> Result<String, ClientError> {
+    let url = file.url.trim_end_matches('/');
+    if !url.starts_with("http://") || !is_private(url) {
+        return Err(ClientError::Mismatch(format!(
+            "{HUB_FILE} in the state folder names no hub of this machine; stop the hub with `foghorn server stop`"
+        )));
+    }
+    Ok(url.to_owned())
 }
 
 /// Whether a process runs: there, and not only waiting for its parent to take note of its end.
@@ -343,7 +423,7 @@ fn is_private(url: &str) -> bool {
 }
 
 fn tail(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
+    let mut file = folder::open(path, OpenOptions::new().read(true))?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
     let mut bytes = Vec::new();

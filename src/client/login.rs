@@ -4,9 +4,7 @@
 //! plugin or in a file, is found again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -22,6 +20,7 @@ use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 
 use crate::config::client::variable;
+use crate::folder;
 
 /// The file in the state folder.
 const FILE: &str = "logins.json";
@@ -62,6 +61,9 @@ pub enum LoginError {
         /// What happened.
         reason: String,
     },
+    /// The state folder cannot be used.
+    #[error("{0} [state_folder_unusable]")]
+    Folder(#[from] folder::Unusable),
     /// What is remembered cannot be read or written.
     #[error("{path}: {reason}", path = path.display())]
     File {
@@ -180,12 +182,12 @@ impl Logins {
     /// What is remembered in a state folder.
     ///
     /// # Errors
-    /// [`LoginError::File`].
+    /// [`LoginError::File`] and [`LoginError::Folder`].
     pub fn read(home: &Path) -> Result<Self, LoginError> {
-        let path = home.join(FILE);
+        let path = folder::locate(home)?.join(FILE);
         let failed = |reason: String| LoginError::File { path: path.clone(), reason };
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.to_string())),
+        match folder::read(&path) {
+            Ok(text) => serde_json::from_str(&text).map_err(|error| failed(error.to_string())),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(error) => Err(failed(error.to_string())),
         }
@@ -205,19 +207,12 @@ impl Logins {
     /// Writes all of it, for this user alone, at once or not at all.
     ///
     /// # Errors
-    /// [`LoginError::File`].
+    /// [`LoginError::File`] and [`LoginError::Folder`].
     pub fn write(&self, home: &Path) -> Result<(), LoginError> {
-        let path = home.join(FILE);
-        let write = || {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home)?;
-            let new = path.with_extension("json.new");
-            // One that was left halfway may have other modes.
-            let _ = std::fs::remove_file(&new);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            std::fs::rename(&new, &path)
-        };
-        write().map_err(|error: std::io::Error| LoginError::File { path: path.clone(), reason: error.to_string() })
+        let path = folder::make(home)?.join(FILE);
+        let failed = |error: std::io::Error| LoginError::File { path: path.clone(), reason: error.to_string() };
+        let text = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        folder::write(&path, &text).map_err(failed)
     }
 }
 

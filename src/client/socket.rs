@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use http::header::{AUTHORIZATION, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, http::Response};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use super::error::ClientError;
 use super::http::root_cause;
 use super::hubs::Hub;
+use super::wire::Wire;
+use crate::folder;
 use crate::protocol::{MAX_HUB_MESSAGE, SUBPROTOCOL};
 
 /// A connection on which both sides speak websocket.
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<Wire>>;
 
 /// How long a connection may take to be made.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
@@ -30,7 +33,10 @@ pub async fn connect(hub: &Hub, path: &str, token: Option<&str>) -> Result<Socke
     let request = request(hub, path, token).map_err(|error| ClientError::Answer(root_cause(&error)))?;
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_HUB_MESSAGE)).max_frame_size(Some(MAX_HUB_MESSAGE));
-    let connecting = connect_async_tls_with_config(request, Some(config), true, None);
+    let connecting = async {
+        let wire = wire(hub, request.uri()).await?;
+        client_async_tls_with_config(request, wire, Some(config), None).await
+    };
     let connected = tokio::time::timeout(CONNECT_LIMIT, connecting).await;
     match connected.map_err(|_| unreachable("it does not answer".to_owned()))? {
         Ok((socket, answer)) => speaks_our_protocol(&answer).map(|()| socket),
@@ -39,6 +45,18 @@ pub async fn connect(hub: &Hub, path: &str, token: Option<&str>) -> Result<Socke
         }
         Err(error) => Err(unreachable(root_cause(&error))),
     }
+}
+
+async fn wire(hub: &Hub, uri: &Uri) -> Result<Wire, Error> {
+    if let Some(folder) = &hub.folder {
+        return Ok(Wire::Folder(folder::connect(folder).await?));
+    }
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await?;
+    // Small frames go at once.
+    stream.set_nodelay(true)?;
+    Ok(Wire::Net(stream))
 }
 
 fn request(hub: &Hub, path: &str, token: Option<&str>) -> Result<Request, Error> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::folder;
+
 /// Hubs, comma separated; without it, this user's own hub on this machine.
 pub const URL: &str = "FOGHORN_URL";
 /// The token, or a ticket's secret.
@@ -23,7 +25,8 @@ const DATABASE_URL: &str = "FOGHORN_DATABASE_URL";
 /// How long a client tries to reach a lost hub, such as `10m`.
 pub const RECONNECT_LIMIT: &str = "FOGHORN_RECONNECT_LIMIT";
 
-/// The file that names a directory's app.
+/// The file that names a directory's app. It counts only where nobody but the caller and root can have written it, and
+/// names no hub and no token.
 pub const APP_FILE: &str = ".foghorn.toml";
 
 /// How long a client tries to reach a lost hub, unless told otherwise.
@@ -214,6 +217,10 @@ fn from_files(directory: &Path, field: impl Fn(&AppFile) -> Option<String>) -> R
 
 fn app_file(path: &Path) -> Result<Option<AppFile>, SettingsError> {
     let fail = |reason: String| SettingsError::AppFile { path: path.display().to_string(), reason };
+    let trusted = |path: &Path| std::fs::metadata(path).is_ok_and(|there| folder::is_trusted(&there));
+    if !path.parent().is_some_and(trusted) || !trusted(path) {
+        return Ok(None);
+    }
     match std::fs::read_to_string(path) {
         Ok(text) => toml::from_str(&text).map(Some).map_err(|error| fail(error.message().to_owned())),
         Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied) => {
@@ -272,6 +279,34 @@ mod tests {
         std::fs::write(folder.path().join("web").join(APP_FILE), "backend = \"kubernetes\"\n").expect("writes");
         assert_eq!((at(&below).backend.as_deref(), at(&below).app(None).as_deref()), (Some("kubernetes"), Ok("blog")));
         assert_eq!(app_name(Path::new("/")), "app");
+    }
+
+    #[test]
+    fn a_file_counts_only_where_others_cannot_write() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(APP_FILE);
+        std::fs::write(&file, "app = \"evil\"\nbackend = \"kubernetes\"\nurl = \"http://evil\"\ntoken = \"t\"\n")
+            .expect("writes");
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("sets its mode");
+        };
+        let settings = || read(&[("HOME", "/h")], &folder.path().display().to_string()).expect("reads");
+        for (of_folder, of_file, counts) in [
+            (0o755, 0o644, true),
+            (0o777, 0o644, false),
+            (0o1777, 0o644, false),
+            (0o755, 0o666, false),
+            (0o702, 0o600, false),
+            (0o700, 0o600, true),
+        ] {
+            mode(folder.path(), of_folder);
+            mode(&file, of_file);
+            let settings = settings();
+            let app = settings.app(None).expect("an app");
+            assert_eq!((app == "evil", settings.backend.is_some()), (counts, counts), "{of_folder:o} {of_file:o}");
+            assert_eq!((settings.urls.len(), settings.token), (0, None), "a file names no hub and no token");
+        }
     }
 
     #[test]

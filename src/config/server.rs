@@ -11,6 +11,7 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use super::{ConfigError, auth, kubernetes};
+use crate::folder;
 
 /// The flags of `foghorn serve`, and their variables.
 #[derive(Args, Clone, Debug, Default)]
@@ -252,6 +253,13 @@ impl Server {
         let default = if args.embedded { 0 } else { 7300 };
         let listen = args.listen.or(file.listen.filter(|_| !args.embedded));
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default)));
+        if args.embedded && !listen.ip().is_loopback() {
+            let reason =
+                "a hub that a command starts for its user is reached from this machine alone; run `foghorn serve` \
+                          for one that others reach"
+                    .into();
+            return Err(ConfigError::Setting { name: "listen", reason });
+        }
         if kubernetes.is_none() && !listen.ip().is_loopback() && !args.allow_remote && !file.allow_remote {
             let reason =
                 "the local backend runs commands as this user, so it listens beyond loopback only with --allow-remote"
@@ -284,18 +292,30 @@ impl Server {
 }
 
 fn read_file(path: Option<&Path>, home: &Path) -> Result<File, ConfigError> {
-    let default = home.join("foghorn.toml");
-    let file = path.unwrap_or(&default);
-    let text = match std::fs::read_to_string(file) {
+    let (file, text) = match path {
+        Some(path) => (path.to_owned(), std::fs::read_to_string(path)),
+        None => of_folder(home),
+    };
+    let text = match text {
         Ok(text) => text,
-        // A state folder that is none is told of when it is to be used.
+        // A state folder that cannot be used is told of when it is to be used.
         Err(error) if path.is_none() && matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(File::default());
         }
-        Err(error) => return Err(ConfigError::Read { path: file.to_owned(), reason: error.to_string() }),
+        Err(error) => return Err(ConfigError::Read { path: file, reason: error.to_string() }),
     };
-    toml::from_str(&text)
-        .map_err(|error| ConfigError::Read { path: file.to_owned(), reason: super::misread(&text, &error) })
+    toml::from_str(&text).map_err(|error| ConfigError::Read { path: file, reason: super::misread(&text, &error) })
+}
+
+/// Reads the settings in the state folder: the folder that is set as it, or this user's own in that.
+fn of_folder(home: &Path) -> (PathBuf, std::io::Result<String>) {
+    const NAME: &str = "foghorn.toml";
+    let Ok(folder) = folder::locate(home) else { return (home.join(NAME), Err(ErrorKind::NotFound.into())) };
+    let set = folder::read(&home.join(NAME));
+    match set {
+        Err(_) if folder != home => (folder.join(NAME), folder::read(&folder.join(NAME))),
+        set => (home.join(NAME), set),
+    }
 }
 
 fn limits(file: &FileLimits, embedded: bool) -> Result<Limits, ConfigError> {

@@ -9,7 +9,6 @@
 //! hold is the head of a request, [`MAX_HEAD`].
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -20,12 +19,11 @@ use axum::extract::{ConnectInfo, Request};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::protocol::PING;
+use super::stream::{Listener, Stream};
 use crate::session::lock;
 use crate::tasks::Tasks;
 
@@ -129,19 +127,8 @@ impl Lobby {
     }
 }
 
-/// Small frames go at once: an echo that waits for an acknowledgement takes 40 ms. And a peer that vanished without a
-/// word is noticed, also by doors that only send.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, PING * 2)?;
-    sockopt::set_tcp_keepintvl(stream, PING / 3)?;
-    Ok(sockopt::set_tcp_keepcnt(stream, 3)?)
-}
-
 /// Accepts connections until the tasks are told to stop; `connections` of those who show a token at once.
-pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connections: usize) {
+pub async fn serve(listener: Listener, router: Router, tasks: Tasks, connections: usize) {
     let lobby = Lobby::new(connections);
     let stop = tasks.stopping();
     for number in 0.. {
@@ -150,8 +137,6 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
             Some((stream, peer, lobby.place().await?))
         };
         let Some(Some((stream, peer, permit))) = stop.run_until_cancelled(next).await else { return };
-        // A socket that refuses this is served without it.
-        let _ = tune(&stream);
         let (place, leave) = lobby.seat(number, permit);
         let (router, stop) = (router.clone(), stop.clone());
         tasks.spawn_to_end("connection", async move {
@@ -161,10 +146,11 @@ pub async fn serve(listener: TcpListener, router: Router, tasks: Tasks, connecti
     }
 }
 
-async fn accept(listener: &TcpListener, lobby: &Lobby) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &Listener, lobby: &Lobby) -> (Stream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok(Some(accepted)) => return accepted,
+            Ok(None) => {}
             Err(error) => {
                 // Out of descriptors, mostly: some will be free again, one of a stranger's at once.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -176,7 +162,7 @@ async fn accept(listener: &TcpListener, lobby: &Lobby) -> (TcpStream, SocketAddr
 }
 
 /// Answers what is asked on one connection, until it ends or the hub stops.
-async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, place: Place, stop: CancellationToken) {
+async fn answer(stream: Stream, peer: SocketAddr, router: Router, place: Place, stop: CancellationToken) {
     let service = TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
         request.extensions_mut().insert(place.clone());

@@ -15,7 +15,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::Instrument;
@@ -24,6 +23,7 @@ use tracing::field::Empty;
 use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
 use super::sessions::{audited, find_with_right, line};
+use super::stream::Stream;
 use super::websocket::{Decoder, FrameError, Message, Outbox};
 use super::{Hub, Place};
 use crate::agent::protocol::Writer;
@@ -158,7 +158,7 @@ impl From<FrameError> for Closed {
 
 /// A websocket: what came half, what is on its way out.
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     outbox: Outbox,
 }
@@ -166,7 +166,7 @@ struct Connection {
 impl Connection {
     /// Takes over the connection of an upgraded request.
     fn new(upgraded: Upgraded) -> Option<Box<Self>> {
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
         let decoder = Decoder::new(&parts.read_buf);
         Some(Box::new(Self { stream: parts.io.into_inner(), decoder, outbox: Outbox::default() }))
     }

@@ -7,7 +7,8 @@
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// A text frame's opcode.
 const TEXT: u8 = 1;
@@ -85,7 +86,7 @@ impl Decoder {
     ///
     /// # Errors
     /// What the socket says; `WouldBlock` where nothing is there.
-    pub fn read(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    pub fn read(&mut self, stream: &Stream) -> io::Result<usize> {
         self.buffer.reserve(READ);
         let read = stream.try_read_buf(&mut self.buffer);
         if self.buffer.is_empty() {
@@ -318,7 +319,7 @@ impl Outbox {
     ///
     /// # Errors
     /// What the socket says, but `WouldBlock`.
-    pub fn write(&mut self, stream: &TcpStream) -> io::Result<(usize, bool)> {
+    pub fn write(&mut self, stream: &Stream) -> io::Result<(usize, bool)> {
         let mut sum = 0;
         while !self.is_empty() {
             match self.write_some(stream) {
@@ -345,7 +346,7 @@ impl Outbox {
         if self.begun() { &[] } else { &self.short[self.short_at..] }
     }
 
-    fn write_some(&self, stream: &TcpStream) -> io::Result<usize> {
+    fn write_some(&self, stream: &Stream) -> io::Result<usize> {
         if !self.is_sending() {
             return stream.try_write(self.before());
         }

@@ -5,7 +5,7 @@
 //! acknowledges, so a commit that a power cut could take back would lose output for good.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use sqlx::sqlite::{
 use uuid::Uuid;
 
 use super::{
-    Alone, AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
+    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
     StoreError, TicketRow, journal, rows, schema, sql,
 };
+use crate::folder;
 use crate::record::Exit;
 
 mod chunks;
@@ -106,13 +107,23 @@ fn make_private(path: &Path) -> std::io::Result<bool> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.metadata().map(|file| file.len() == 0)
+    folder::open(path, OpenOptions::new().create(true).append(true))?.metadata().map(|file| file.len() == 0)
 }
 
 #[async_trait]
 impl Store for Sqlite {
     async fn installation(&self) -> Result<Uuid, StoreError> {
         Ok(sqlx::query_scalar(sql::INSTALLATION).fetch_one(&self.readers).await?)
+    }
+
+    async fn clock(&self) -> Result<Clock, StoreError> {
+        let (seen, doubted) = sqlx::query_as(sql::CLOCK).fetch_one(&self.readers).await?;
+        Ok(Clock { seen, doubted })
+    }
+
+    async fn set_clock(&self, clock: &Clock) -> Result<(), StoreError> {
+        sqlx::query(sql::SET_CLOCK).bind(clock.seen).bind(clock.doubted).execute(&self.writer).await?;
+        Ok(())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

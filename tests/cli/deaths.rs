@@ -99,16 +99,19 @@ fn a_full_screen_is_drawn_again_after_a_death() {
 
 #[test]
 fn a_terminal_goes_on_over_a_network_that_is_cut() {
-    let home = Home::new();
-    // The hub is this user's own, and reached through the proxy as one elsewhere.
+    // The hub is this user's own, and reached through the proxy as one elsewhere, by a token that outlives it.
+    let tokens = tempfile::NamedTempFile::new().expect("a file");
+    let token = "a-token-of-anns-0123456789";
+    let entry = format!("[[token]]\nname = \"ann\"\nrole = \"user\"\ntoken = \"{token}\"\n");
+    std::fs::write(tokens.path(), entry).expect("writes");
+    let home = Home::with_settings(&format!("tokens = \"{}\"\n", tokens.path().display()));
     assert_eq!(home.run(&["run", "true"]).status, 0);
     let file = home.path().join("hub.json");
     let proxy = Proxy::start(move || {
         let hub: foghorn::protocol::HubFile = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
         Some(Target::Tcp(hub.url.strip_prefix("http://")?.parse().ok()?))
     });
-    let token = std::fs::read_to_string(home.path().join("token")).expect("a token");
-    let env = [("FOGHORN_URL", &proxy.url()[..]), ("FOGHORN_TOKEN", &token)];
+    let env = [("FOGHORN_URL", &proxy.url()[..]), ("FOGHORN_TOKEN", token)];
     let args = ["run", "-e", "PS1=$ ", "-e", "PATH=/usr/bin:/bin", "--", "bash", "--norc", "--noprofile"];
     let mut shell = Terminal::start_with(&home, &args, (100, 30), &env);
     shell.sees("up, run.2");

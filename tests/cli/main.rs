@@ -8,6 +8,7 @@
 )]
 
 mod deaths;
+mod folder;
 mod home;
 mod pipes;
 #[path = "../support/proxy.rs"]

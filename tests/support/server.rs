@@ -94,7 +94,7 @@ impl Server {
 
     /// Starts a hub on the same state folder.
     pub(crate) async fn again(&mut self) {
-        let _stale = fs::remove_file(self.home().join("hub.json"));
+        let _stale = fs::remove_file(self.state().join("hub.json"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home().join("hub.log")).expect("opens");
         let mut words = self.under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_foghorn")]);
         let mut command = Command::new(words.next().expect("a program"));
@@ -109,8 +109,13 @@ impl Server {
         self.home.path()
     }
 
+    /// The folder that has its state: in one that several write to, a folder of its own.
+    fn state(&self) -> PathBuf {
+        foghorn::folder::locate(self.home()).unwrap_or_else(|_| self.home().to_owned())
+    }
+
     fn file(&self) -> Option<HubFile> {
-        serde_json::from_slice(&fs::read(self.home().join("hub.json")).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.state().join("hub.json")).ok()?).ok()
     }
 
     /// Its address.
@@ -129,7 +134,7 @@ impl Server {
 
     /// Its admin's token.
     pub(crate) fn token(&self) -> String {
-        fs::read_to_string(self.home().join("token")).expect("a token")
+        fs::read_to_string(self.state().join("token")).expect("a token")
     }
 
     /// Its log so far.
