@@ -2,19 +2,26 @@
 //!
 //! A process belongs to a session when it descends from the session's agent, which is the subreaper of all it starts,
 //! or when it carries the session's mark in its environment, which also finds those whose agent was killed.
+//!
+//! A hub, or another session's agent, that was started within a session does not belong to it: others need it. It is known
+//! by what it holds, a state folder's lock or an agent's socket, and not by what it says of itself.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::serve::SOCKET;
+
 /// The environment variable that marks a session's processes; its value is the session's id. Commands may read it.
 pub const MARK: &str = "FOGHORN_SESSION";
 
-/// The environment variable that exempts a hub or an agent, which other sessions need, from the end of a session
-/// within which it was started.
+/// The environment variable by which agents of 0.1 know a hub or an agent that others need. It is set for them, and
+/// nothing else looks at it.
 pub const EXEMPT: &str = "FOGHORN_KEEP";
 
 /// How often the processes are looked for while they are given time to end.
@@ -42,17 +49,15 @@ impl Family {
         let mut own: HashSet<i32> = self.agent.iter().map(|pid| pid.as_raw_nonzero().get()).collect();
         let children = children(&processes);
         let mut queue: Vec<i32> = own.iter().copied().collect();
-        let marked = processes.iter().filter(|process| !own.contains(&process.pid)).filter(|process| {
-            let environment = environment(process.pid);
-            has(&environment, &mark) && !has(&environment, &format!("{EXEMPT}=1"))
-        });
+        let marked = processes.iter().filter(|process| !own.contains(&process.pid));
+        let marked = marked.filter(|process| has(&environment(process.pid), &mark));
         let marked: Vec<i32> = marked.map(|process| process.pid).collect();
         members.extend(&marked);
         queue.extend(&marked);
         own.extend(&marked);
         while let Some(parent) = queue.pop() {
             for child in children.get(&parent).into_iter().flatten().copied() {
-                if !own.contains(&child) && !has(&environment(child), &format!("{EXEMPT}=1")) {
+                if !own.contains(&child) && !is_needed(child) {
                     own.insert(child);
                     members.push(child);
                     queue.push(child);
@@ -104,6 +109,55 @@ impl Family {
     }
 }
 
+/// Returns whether a process that does not carry the session's mark is a hub or an agent, which others need.
+fn is_needed(pid: i32) -> bool {
+    holds_a_state_folder(pid) || listens_as_an_agent(pid)
+}
+
+/// Returns whether a process holds the lock of a state folder (`man 5 proc_locks`), under the name that it has there.
+fn holds_a_state_folder(pid: i32) -> bool {
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    let held: Vec<u64> = locks.lines().filter_map(|line| locked_by(line, pid)).collect();
+    let is_held = |file: &PathBuf| {
+        let named = file.file_name().is_some_and(|name| name == LOCK);
+        named && fs::metadata(file).is_ok_and(|file| held.contains(&file.ino()))
+    };
+    !held.is_empty() && open_files(pid).iter().any(is_held)
+}
+
+/// Reads a line of `/proc/locks`: the inode on which `pid` has an exclusive lock by `flock`.
+fn locked_by(line: &str, pid: i32) -> Option<u64> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", of, file, ..] = fields[..] else { return None };
+    (of.parse() == Ok(pid)).then(|| file.rsplit(':').next()?.parse().ok())?
+}
+
+/// Returns whether a process listens on an agent's socket, which agents bind by its bare name.
+fn listens_as_an_agent(pid: i32) -> bool {
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let agents: Vec<String> = sockets.lines().filter_map(|line| agent_socket(line)).collect();
+    open_files(pid).iter().any(|file| file.to_str().is_some_and(|file| agents.iter().any(|socket| socket == file)))
+}
+
+/// Reads a line of `/proc/net/unix` (`man 7 unix`): an agent's listening socket, as it stands among a process's files.
+fn agent_socket(line: &str) -> Option<String> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, _, _, LISTENS, _, _, inode, SOCKET] = fields[..] else { return None };
+    Some(format!("socket:[{inode}]"))
+}
+
+/// The flags of a listening socket in `/proc/net/unix`: `SO_ACCEPTCON`.
+const LISTENS: &str = "00010000";
+
+/// The name of a state folder's lock.
+const LOCK: &str = "lock";
+
+/// Returns what the descriptors of a process stand for; nothing where it is not ours to see.
+fn open_files(pid: i32) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
+}
+
 #[derive(Debug)]
 struct Process {
     pid: i32,
@@ -141,4 +195,33 @@ fn environment(pid: i32) -> Vec<u8> {
 
 fn has(environment: &[u8], variable: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_and_sockets_are_read() {
+        let line = "3: FLOCK  ADVISORY  WRITE 4711 fe:00:1318443 0 EOF";
+        assert_eq!(locked_by(line, 4711), Some(1_318_443));
+        assert_eq!(locked_by(line, 471), None);
+        for other in [
+            "3: FLOCK  ADVISORY  READ 4711 fe:00:1 0 EOF",
+            "3: POSIX  ADVISORY  WRITE 4711 fe:00:1 0 EOF",
+            "3: -> FLOCK  ADVISORY  WRITE 4711 fe:00:1 0 EOF",
+            "",
+        ] {
+            assert_eq!(locked_by(other, 4711), None, "{other}");
+        }
+        let line = "0000000000000000: 00000002 00000000 00010000 0001 01 24911 sock";
+        assert_eq!(agent_socket(line).as_deref(), Some("socket:[24911]"));
+        for other in [
+            "0: 00000003 00000000 00000000 0001 03 24911 sock",
+            "0: 00000002 00000000 00010000 0001 01 24911 /run/sock",
+            "Num RefCount Protocol Flags Type St Inode Path",
+        ] {
+            assert_eq!(agent_socket(other), None, "{other}");
+        }
+    }
 }
