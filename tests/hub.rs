@@ -7,6 +7,8 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "hub/folder.rs"]
+mod folder;
 mod support;
 
 use std::path::PathBuf;

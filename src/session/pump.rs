@@ -51,15 +51,6 @@ const IN_VAIN: Duration = Duration::from_secs(30);
 /// a relay's, which does not always say that what was behind it has gone.
 const LEAVES: Duration = Duration::from_secs(2);
 
-/// How it came that a session's pump stopped.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Pumped {
-    /// The session has its end.
-    Ended,
-    /// Another hub has the source now.
-    Taken,
-}
-
 impl Session {
     /// Pumps until the session has its end and the source is not needed any more. `start` is what a source that was not
     /// told yet is told; what the source could not give is counted in `metrics`.
@@ -69,7 +60,7 @@ impl Session {
         place: &serde_json::Value,
         mut start: Option<Start>,
         metrics: &Metrics,
-    ) -> Pumped {
+    ) {
         let mut wait = AGAIN.0;
         let mut first = true;
         let mut away = Instant::now();
@@ -104,8 +95,12 @@ impl Session {
                     }
                 }
                 Err(BackendError::Taken(by)) => {
-                    tracing::warn!(session = %self.id(), by, "another hub has this session");
-                    return Pumped::Taken;
+                    tracing::warn!(session = %self.id(), by, "another hub has this session; it is left to that one");
+                    // Whoever has it stopped here is not told that it is before it is.
+                    let by = self.to_be_stopped(None).await;
+                    backend.clean_up(self.id(), place).await;
+                    self.conclude(Cause::Stopped { by });
+                    self.note_source_gone();
                 }
                 Err(error @ (BackendError::Gone | BackendError::NoTrace | BackendError::Ended(_))) => {
                     self.notices.take_back(STARTING);
@@ -136,7 +131,7 @@ impl Session {
                 if status.safe {
                     backend.release(self.id(), place).await;
                 }
-                return Pumped::Ended;
+                return;
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(AGAIN.1);
