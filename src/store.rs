@@ -292,11 +292,26 @@ pub struct Retention {
     pub total_bytes: u64,
 }
 
+/// The wall clock, as the hubs of an installation have seen it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Latest time that a hub saw.
+    pub seen: Option<Micros>,
+    /// Time since which a clock far beyond that is doubted, by that clock.
+    pub doubted: Option<Micros>,
+}
+
 /// Keeps what outlives a hub. See the module's documentation.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The id of this installation, made at the first start.
     async fn installation(&self) -> Result<Uuid, StoreError>;
+
+    /// Returns what the store knows of the time.
+    async fn clock(&self) -> Result<Clock, StoreError>;
+
+    /// Notes what is known of the time.
+    async fn set_clock(&self, clock: &Clock) -> Result<(), StoreError>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -399,6 +414,11 @@ pub trait Store: Send + Sync + 'static {
     /// For who does what only one of all hubs on this store may do at a time: a guard, or none while another hub has
     /// it. A hub that dies does not hold it.
     async fn alone(&self) -> Result<Option<Alone>, StoreError>;
+
+    /// Returns whether the store had no room for what it was given last. Only a store that is [`measured`] knows.
+    fn is_full(&self) -> bool {
+        false
+    }
 
     /// Ends all use of the store: what was committed is on disk.
     async fn close(&self);

@@ -1,6 +1,7 @@
 //! A store that is measured: each call's time and outcome are counted, and it is a span of the trace that it is in.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -8,8 +9,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    Alone, AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, SharedStore,
-    Store, StoreError, TicketRow,
+    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Micros, Retention, SessionFilter, SessionRow,
+    SharedStore, Store, StoreError, TicketRow,
 };
 use crate::metrics::Metrics;
 use crate::record::Exit;
@@ -17,6 +18,8 @@ use crate::record::Exit;
 /// See the module's documentation.
 pub struct Measured {
     store: SharedStore,
+    /// Whether there was no room for what was written last.
+    full: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
@@ -24,7 +27,7 @@ impl Measured {
     /// Measures a store.
     #[must_use]
     pub fn new(store: SharedStore, metrics: Arc<Metrics>) -> Self {
-        Self { store, metrics }
+        Self { store, full: AtomicBool::new(false), metrics }
     }
 
     async fn call<T>(
@@ -36,9 +39,17 @@ impl Measured {
         let outcome = call.instrument(tracing::info_span!("store", operation)).await;
         let word = outcome.as_ref().map_or_else(StoreError::name, |_| "ok");
         self.metrics.store(operation, word, since.elapsed());
+        match &outcome {
+            Err(StoreError::Full(_)) => self.full.store(true, Ordering::Relaxed),
+            Ok(_) if WRITES.contains(&operation) => self.full.store(false, Ordering::Relaxed),
+            _ => {}
+        }
         outcome
     }
 }
+
+/// Calls that need room: one that succeeds shows that there is some.
+const WRITES: [&str; 5] = ["create_session", "append", "create_ticket", "add_audit", "set_clock"];
 
 /// The trait's methods, each passed on and measured under its own name.
 macro_rules! measured {
@@ -49,6 +60,10 @@ macro_rules! measured {
                 self.call(stringify!($name), self.store.$name($($argument),*)).await
             })*
 
+            fn is_full(&self) -> bool {
+                self.full.load(Ordering::Relaxed)
+            }
+
             async fn close(&self) {
                 self.store.close().await;
             }
@@ -58,6 +73,8 @@ macro_rules! measured {
 
 measured! {
     installation() -> Uuid;
+    clock() -> Clock;
+    set_clock(clock: &Clock) -> ();
     ping() -> ();
     create_session(row: SessionRow) -> Created;
     restore_session(row: SessionRow) -> SessionRow;

@@ -17,7 +17,7 @@ use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
 use super::{
-    Alone, AuditFilter, AuditRow, Chunk, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
+    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
     StoreError, TicketRow, journal, rows, schema, sql,
 };
 use crate::record::Exit;
@@ -136,6 +136,22 @@ fn silent(limit: Duration) -> sqlx::Error {
 impl Store for Postgres {
     async fn installation(&self) -> Result<Uuid, StoreError> {
         within(CALL_LIMIT, async { Ok(sqlx::query_scalar(sql::INSTALLATION).fetch_one(&self.pool).await?) }).await
+    }
+
+    async fn clock(&self) -> Result<Clock, StoreError> {
+        within(CALL_LIMIT, async {
+            let (seen, doubted) = sqlx::query_as(sql::CLOCK).fetch_one(&self.pool).await?;
+            Ok(Clock { seen, doubted })
+        })
+        .await
+    }
+
+    async fn set_clock(&self, clock: &Clock) -> Result<(), StoreError> {
+        within(CALL_LIMIT, async {
+            sqlx::query(sql::SET_CLOCK).bind(clock.seen).bind(clock.doubted).execute(&self.pool).await?;
+            Ok(())
+        })
+        .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

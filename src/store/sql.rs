@@ -35,6 +35,11 @@ macro_rules! of_session {
 pub(super) const MAKE_INSTALLATION: &str =
     "INSERT INTO installation (one, id, made_at) VALUES (1, $1, $2) ON CONFLICT DO NOTHING";
 pub(super) const INSTALLATION: &str = "SELECT id FROM installation";
+/// The latest time that is known, and since when a clock is doubted. Before a hub noted one, what was stored last tells.
+pub(super) const CLOCK: &str =
+    "SELECT COALESCE(clock_seen, (SELECT MAX(time) FROM audit), (SELECT MAX(created_at) FROM sessions)),
+     clock_doubted FROM installation";
+pub(super) const SET_CLOCK: &str = "UPDATE installation SET clock_seen = $1, clock_doubted = $2";
 pub(super) const PING: &str = "SELECT 1";
 
 /// On PostgreSQL: takes the advisory lock with this number, unless another connection has it.
