@@ -37,6 +37,7 @@ async fn reasons(hub: &Hub) -> Vec<ApiError> {
     let (store, backend) = tokio::join!(timeout(ANSWER, hub.store().ping()), timeout(ANSWER, hub.registry.ready()));
     let stopping = hub.closing.is_cancelled().then(ApiError::stopping);
     let store = match store {
+        Ok(Ok(())) if hub.store().is_full() => Some(reason("store_full", "there is no room for the database")),
         Ok(Ok(())) => None,
         // The database's own words may name its address.
         Ok(Err(_)) => Some(reason("store_unavailable", "the database does not answer")),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::schema::check;
 use super::*;
+use crate::support::disk::Disk;
 use crate::support::postgres::Database;
 use crate::support::server::{Server, signal, until};
 
@@ -110,4 +111,26 @@ async fn a_hub_that_was_told_to_stop_is_not_ready_and_serves_until_it_has_draine
     let answer = whole(request.body(Full::default()).expect("a request")).await;
     assert_eq!(answer.status(), 200, "who is here is served");
     until("it ends", async || server.has_ended().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_hub_whose_disk_is_full_is_not_ready() {
+    let Some(disk) = Disk::new(16) else { return };
+    let home = tempfile::tempdir_in(disk.path()).expect("a folder");
+    let server = Server::start_at(home, "", &[]).await;
+    is_ready(&server.url()).await;
+    disk.fill();
+    let (status, codes) = ready(&server.url()).await;
+    assert_eq!(status, 503);
+    assert!(codes.contains(&"backend_unavailable".into()), "{codes:?}");
+    // The database says it, too, once it was asked to take something.
+    let start = json!({"source": {"kind": "run", "app": "test", "command": ["true"], "detached": true}});
+    until("the store is full", async || {
+        server.ask("POST", "/v1/sessions", Some(start.clone())).await;
+        ready(&server.url()).await.1.contains(&"store_full".into()).then_some(())
+    })
+    .await;
+    disk.free();
+    server.ask("POST", "/v1/sessions", Some(start)).await;
+    is_ready(&server.url()).await;
 }
