@@ -98,11 +98,10 @@ impl Caller {
     /// See [`Self::right`].
     pub async fn may(&self, hub: &Hub, act: Act, app: &str) -> Result<bool, ApiError> {
         match (self, &hub.reviews) {
-            (Self::Token(holder), _) => Ok(holder.has_app(app)
-                && match act {
-                    Act::Run | Act::Exec => holder.role != Role::Watcher,
-                    Act::Logs => holder.role != Role::Controller,
-                }),
+            (Self::Token(holder), _) => Ok(match act {
+                Act::Run | Act::Exec => holder.may_start(app),
+                Act::Logs => holder.role != Role::Controller && holder.has_app(app),
+            }),
             (Self::User(user), Some(reviews)) => Ok(reviews.may(&user.identity, act, app).await?),
             (Self::Ticket(_), _) | (Self::User(_), None) => Ok(false),
         }

@@ -59,10 +59,15 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// What it may do with a session.
+    /// What it may do with a session: all with its own, as long as it may still start one.
     pub(super) fn right(&self, session: &SessionRow) -> Option<Right> {
-        let own = self.name == session.owner && self.has_app(&session.app);
+        let own = self.name == session.owner && self.may_start(&session.app);
         (self.role == Role::Admin || own).then_some(Right::Control)
+    }
+
+    /// Whether it may start sessions of an app.
+    pub(super) fn may_start(&self, app: &str) -> bool {
+        self.role != Role::Watcher && self.has_app(app)
     }
 
     pub(super) fn has_app(&self, app: &str) -> bool {
