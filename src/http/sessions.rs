@@ -17,6 +17,7 @@ use super::auth::{Bearer, Caller};
 use super::error::ApiError;
 use super::{Hub, starts, tickets};
 use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
+use crate::registry::Found;
 use crate::session::{Session, now};
 use crate::source::Command;
 use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow};
@@ -92,14 +93,15 @@ pub(super) async fn find_with_right(
     right: Right,
     what: &str,
 ) -> Result<(Arc<Session>, Right), ApiError> {
-    let session = hub.registry.find(id).await?.ok_or_else(|| ApiError::no_session(id))?;
+    let found = hub.registry.look_up(id).await?.ok_or_else(|| ApiError::no_session(id))?;
     // What is logged about this request names its session from here on.
-    tracing::Span::current().record("session", tracing::field::display(session.id()));
-    let has = caller.right(hub, &session.row).await?.ok_or_else(|| ApiError::no_session(id))?;
+    tracing::Span::current().record("session", tracing::field::display(found.row().id));
+    // First of all: nobody else waits for it, or hears where it lives.
+    let has = caller.right(hub, found.row()).await?.ok_or_else(|| ApiError::no_session(id))?;
     if has < right {
         return Err(ApiError::forbidden(what));
     }
-    Ok((session, has))
+    Ok((hub.registry.open(found).await?, has))
 }
 
 /// A line for the audit trail.
@@ -190,9 +192,15 @@ pub async fn list(
 
 /// The session of a ticket, if its holder still sees it.
 async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<SessionInfo>, ApiError> {
-    let Some(session) = hub.registry.find(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
-    let seen = caller.right(hub, &session.row).await?.is_some();
-    Ok(if seen { vec![info(&session.row, Some(&session))] } else { Vec::new() })
+    let Some(found) = hub.registry.look_up(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
+    if caller.right(hub, found.row()).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let session = match &found {
+        Found::Here(session) => Some(&**session),
+        Found::Stored(_) => None,
+    };
+    Ok(vec![info(found.row(), session)])
 }
 
 /// A page of what the caller sees; fewer than were asked for, and a next page, where most is not for them.

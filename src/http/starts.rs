@@ -41,12 +41,19 @@ async fn may(hub: &Hub, caller: &Caller, act: Act, app: &str) -> Result<(), ApiE
     caller.check(hub, act, app, &format!("start sessions of {app}")).await
 }
 
-/// A pod that is handed over: by a controller alone, and of an app that it may start sessions of.
+/// A pod that is handed over: by a controller alone, and of an app that it may start sessions of. One that is bound to
+/// apps has nothing looked up for it where none of them is.
 async fn pod_of(hub: &Hub, caller: &Caller, id: Uuid, pod: NewPod) -> Result<Wanted, ApiError> {
-    let Caller::Token(Holder { role: Role::Controller | Role::Admin, .. }) = caller else {
+    let Caller::Token(Holder { role: Role::Controller | Role::Admin, apps, .. }) = caller else {
         return Err(ApiError::forbidden("hand pods over"));
     };
-    let whose = hub.registry.whose(id, &handed(pod.clone())).await?;
+    if let (Some(cluster), Some(apps)) = (&hub.cluster, apps) {
+        let is_there = |app: &String| cluster.home(app).is_ok_and(|home| home.namespace == pod.namespace);
+        if !apps.iter().any(is_there) {
+            return Err(ApiError::forbidden("hand pods of this namespace over"));
+        }
+    }
+    let whose = hub.registry.whose(id, &handed(pod.clone()), caller.name()).await?;
     may(hub, caller, Act::Exec, &whose.app).await?;
     Ok(Wanted::pod(id, pod, whose)?)
 }
