@@ -319,7 +319,14 @@ fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {
         return Err(ServerError::NoTokens);
     }
     let user = settings.base_env.get("USER").cloned().unwrap_or_else(|| "me".into());
-    Ok(Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?)
+    let tokens = Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?;
+    if settings.kubernetes.is_none() && tokens.let_others_start() {
+        tracing::warn!(
+            "commands run as the hub's own user, who can read and change its tokens and its database: who may start them \
+             can become an admin; let nobody start any who may not be one, or run them elsewhere (backend = \"kubernetes\")"
+        );
+    }
+    Ok(tokens)
 }
 
 /// Who vouches for people by the settings, which may be a cluster's that the hub runs nothing on.

@@ -14,6 +14,8 @@ mod support;
 mod audit;
 #[path = "rights/demoted.rs"]
 mod demoted;
+#[path = "rights/files.rs"]
+mod files;
 #[path = "rights/limits.rs"]
 mod limits;
 #[path = "rights/login.rs"]
