@@ -10,7 +10,7 @@
 //! | [`apps`], [`logs`] | which apps there are, and the log of one |
 //! | [`ready`], [`metrics`], [`openapi`] | operation |
 //! | [`accept`] | the loop that accepts connections, and who may be connected |
-//! | [`body`] | what may come with a request |
+//! | [`head`], [`body`] | what may come with a request |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
@@ -35,6 +35,7 @@ pub mod auth;
 mod body;
 pub mod error;
 mod format;
+mod head;
 pub mod logs;
 pub mod metrics;
 pub mod openapi;

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use super::routes::Rule;
-use super::{Hub, Place};
+use super::{Hub, Place, head};
 use crate::protocol::{BEARER_PREFIX, Secret};
 use crate::registry::hex;
 use crate::store::TicketRow;
@@ -174,7 +174,7 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
-        check_origin(&parts.headers, hub)?;
+        check_origin(parts, hub)?;
         // Nobody is let in at a door that is not in the table.
         let rule = *parts.extensions.get::<Rule>().ok_or_else(|| ApiError::forbidden("use a door without a rule"))?;
         let token = presented(&parts.headers).ok_or_else(ApiError::unauthorized)?;
@@ -196,10 +196,11 @@ impl FromRequestParts<Arc<Hub>> for Caller {
 }
 
 /// A browser says which page calls: only the hub's own and those that are set may.
-fn check_origin(headers: &HeaderMap, hub: &Hub) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) else { return Ok(()) };
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let own = origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host);
+fn check_origin(parts: &Parts, hub: &Hub) -> Result<(), ApiError> {
+    let Some(origin) = head::origin(&parts.headers)? else { return Ok(()) };
+    let host = head::host(&parts.uri, &parts.headers)?;
+    let of_origin = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+    let own = of_origin.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host.as_str()));
     if own || hub.origins.iter().any(|allowed| allowed == origin) {
         return Ok(());
     }

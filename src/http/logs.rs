@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -99,8 +99,7 @@ pub async fn logs(
         }
     });
     let kind = (header::CONTENT_TYPE, format.content_type("text/plain; charset=utf-8"));
-    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(([kind, no_store], Body::from_stream(pieces)).into_response())
+    Ok(([kind], Body::from_stream(pieces)).into_response())
 }
 
 fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError> {

@@ -11,6 +11,7 @@
 mod bed;
 mod frames;
 mod golden;
+mod heads;
 mod output;
 mod raw;
 mod requests;
