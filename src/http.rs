@@ -10,6 +10,7 @@
 //! | [`apps`], [`logs`] | which apps there are, and the log of one |
 //! | [`ready`], [`metrics`], [`openapi`] | operation |
 //! | [`accept`] | the loop that accepts connections, and who may be connected |
+//! | [`taken`] | a connection whose client has to take what it asked for |
 //! | [`head`], [`body`] | what may come with a request |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
@@ -44,6 +45,7 @@ pub mod ready;
 pub mod routes;
 pub mod sessions;
 pub mod starts;
+mod taken;
 pub mod tickets;
 pub mod websocket;
 

@@ -279,10 +279,16 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     if let Some(listener) = metrics_listener {
         tracing::info!(address = %listener.local_addr()?, "metrics are at");
         let router = metrics::router(hub.clone());
-        tasks.spawn_to_end("metrics-listener", serve(listener, router, tasks.clone(), METRICS_CONNECTIONS));
+        tasks.spawn_to_end(
+            "metrics-listener",
+            serve(listener, router, tasks.clone(), METRICS_CONNECTIONS, settings.limits.unread),
+        );
     }
     let router = routes::router(hub);
-    tasks.spawn_to_end("listener", serve(listener, router, tasks.clone(), settings.limits.connections));
+    tasks.spawn_to_end(
+        "listener",
+        serve(listener, router, tasks.clone(), settings.limits.connections, settings.limits.unread),
+    );
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
         let of_user = cluster.as_ref().and_then(|cluster| cluster.of_user());

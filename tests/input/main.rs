@@ -19,5 +19,6 @@ mod starts;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod unread;
 mod viewers;
 mod wire;
