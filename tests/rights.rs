@@ -16,6 +16,8 @@ mod audit;
 mod demoted;
 #[path = "rights/files.rs"]
 mod files;
+#[path = "rights/guests.rs"]
+mod guests;
 #[path = "rights/limits.rs"]
 mod limits;
 #[path = "rights/login.rs"]

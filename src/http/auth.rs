@@ -9,6 +9,7 @@
 //!
 //! Watching, typing and controlling are separate rights, and every door asks [`Caller::right`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -63,17 +64,26 @@ impl Caller {
     pub fn actor(&self) -> String {
         match self {
             Self::Ticket(bearer) => bearer.ticket.actor(),
-            Self::Token(_) | Self::User(_) => self.name().to_owned(),
+            Self::Token(_) | Self::User(_) => self.name().into_owned(),
         }
     }
 
-    /// Under which name others see it.
+    /// Under which name others see it: that of a ticket's holder is said by its issuer, and is nobody's.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> Cow<'_, str> {
         match self {
-            Self::Token(holder) => &holder.name,
-            Self::Ticket(bearer) => &bearer.ticket.issuer,
-            Self::User(user) => &user.identity.user,
+            Self::Ticket(bearer) => bearer.ticket.holder().into(),
+            Self::Token(_) | Self::User(_) => self.owner().unwrap_or_default().into(),
+        }
+    }
+
+    /// Under which name it owns what it starts; none of a ticket's holder, who owns nothing.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Token(holder) => Some(&holder.name),
+            Self::Ticket(_) => None,
+            Self::User(user) => Some(&user.identity.user),
         }
     }
 

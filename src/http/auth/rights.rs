@@ -117,13 +117,13 @@ impl Caller {
                 (Self::User(user), Some(reviews)) => reviews.watches(&user.identity, app).await?,
                 _ => false,
             };
-        Ok(if all {
-            Terminals::All
-        } else if self.may(hub, Act::Run, app).await? {
-            Terminals::Of(self.name().to_owned())
-        } else {
+        if all {
+            return Ok(Terminals::All);
+        }
+        Ok(match self.owner() {
+            Some(owner) if self.may(hub, Act::Run, app).await? => Terminals::Of(owner.to_owned()),
             // Not even their own, where they may not start one like it any more.
-            Terminals::Nobodys
+            _ => Terminals::Nobodys,
         })
     }
 
