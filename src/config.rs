@@ -6,6 +6,7 @@ use std::path::PathBuf;
 pub mod auth;
 pub mod client;
 pub mod kubernetes;
+pub mod names;
 pub mod server;
 
 /// A setting that cannot be used.

@@ -10,7 +10,8 @@
 //! | [`apps`], [`logs`] | which apps there are, and the log of one |
 //! | [`ready`], [`metrics`], [`openapi`] | operation |
 //! | [`accept`], [`stream`] | the loop that accepts connections, and who may be connected; a connection |
-//! | [`body`] | what may come with a request |
+//! | [`taken`] | a connection whose client has to take what it asked for |
+//! | [`head`], [`body`] | what may come with a request |
 //! | [`auth`] | who calls, and what they may do |
 //! | [`error`] | how errors are told |
 
@@ -35,6 +36,7 @@ pub mod auth;
 mod body;
 pub mod error;
 mod format;
+mod head;
 pub mod logs;
 pub mod metrics;
 pub mod openapi;
@@ -44,6 +46,7 @@ pub mod routes;
 pub mod sessions;
 pub mod starts;
 pub mod stream;
+mod taken;
 pub mod tickets;
 pub mod websocket;
 

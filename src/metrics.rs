@@ -107,6 +107,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     reviews: Family<Outcome, Counter>,
     store: Family<StoreLabels, Histogram>,
+    tokens_unreadable: Gauge,
     audit_waiting: Gauge,
     /// Lines of the audit trail that are in the log alone.
     pub audit_unstored: Counter,
@@ -189,6 +190,7 @@ impl Metrics {
                 "How long the store took to answer, by operation and outcome",
                 Family::new_with_constructor(timed as fn() -> Histogram),
             ),
+            tokens_unreadable: add(r, "tokens_unreadable", "Whether the tokens cannot be read", Gauge::default()),
             audit_waiting: add(
                 r,
                 "audit_waiting",
@@ -250,6 +252,11 @@ impl Metrics {
     /// Notes how many lines of the audit trail wait for the store.
     pub fn note_audit_waiting(&self, lines: usize) {
         self.audit_waiting.set(lines as i64);
+    }
+
+    /// Notes whether the file of tokens cannot be read now.
+    pub fn note_tokens_unreadable(&self, unreadable: bool) {
+        self.tokens_unreadable.set(unreadable.into());
     }
 
     /// A start was asked for: `ok`, or the code of the error that answered it.

@@ -478,6 +478,9 @@ pub struct NewTicket {
     /// Whether it can be used once only.
     #[serde(default)]
     pub one_use: bool,
+    /// Who it is for, as others are to see them: up to 64 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// A ticket. The secret is shown once and stored as a hash.
@@ -502,6 +505,9 @@ pub struct TicketInfo {
     pub right: Right,
     /// Who made it.
     pub issuer: String,
+    /// Who it is for, as the issuer has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Whether it can be used once only.
     pub one_use: bool,
     /// When it ends.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 mod adopt;
 mod card;
+mod found;
 pub mod wanted;
 
 use crate::agent::descendants::{EXEMPT, MARK};
@@ -25,6 +26,7 @@ use crate::session::{Session, now};
 use crate::store::{Created, Extent, Kind, SessionRow, SharedStore, State, StoreError};
 use crate::tasks::Tasks;
 use card::Card;
+pub use found::Found;
 use wanted::Wanted;
 
 /// How far ahead of its client a command without a terminal may produce output, in bytes. Half a ring, so that the
@@ -39,9 +41,6 @@ const BEGIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 
 /// How long a note for the store waits that it did not take.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// How long a session that is not here yet is waited for.
-const ARRIVAL: Duration = Duration::from_secs(2);
 
 /// Variables of the hub and its clients that no command gets.
 const PRIVATE: [&str; 4] = ["FOGHORN_TOKEN", "FOGHORN_DATABASE_URL", EXEMPT, MARK];
@@ -150,15 +149,15 @@ impl Registry {
         self.count.subscribe()
     }
 
-    /// Which app a pod belongs to that is handed over under an id: that of the session which has the id already, where
-    /// there is one.
+    /// Which app a pod belongs to that is handed over under an id: that of the owner's session which has the id already,
+    /// where there is one.
     ///
     /// # Errors
     /// [`RegistryError::Store`], and what the backend says.
-    pub async fn whose(&self, id: Uuid, handed: &Handed) -> Result<Whose, RegistryError> {
+    pub async fn whose(&self, id: Uuid, handed: &Handed, owner: &str) -> Result<Whose, RegistryError> {
         match self.store.session(id).await? {
-            Some(row) => Ok(Whose { app: row.app, tty: Some(row.tty) }),
-            None => Ok(self.backend.whose(handed).await?),
+            Some(row) if row.owner == owner => Ok(Whose { app: row.app, tty: Some(row.tty) }),
+            _ => Ok(self.backend.whose(handed).await?),
         }
     }
 
@@ -183,7 +182,7 @@ impl Registry {
             Created::Existing(row) => {
                 let same = row.request_hash == wanted.hash && row.owner == owner;
                 return match wanted.id {
-                    _ if same => Ok((self.open(*row).await?, false)),
+                    _ if same => Ok((self.open_stored(*row).await?, false)),
                     Some(_) => Err(RegistryError::IdTaken),
                     None => Err(RegistryError::KeyReused),
                 };
@@ -339,60 +338,6 @@ impl Registry {
     fn dir(&self, wanted: &Wanted) -> String {
         let home = || self.base_env.get("HOME").cloned().unwrap_or_else(|| "/".into());
         wanted.dir.clone().unwrap_or_else(home)
-    }
-
-    /// Finds a session by id or name: one that lives, or one that has ended from the store.
-    ///
-    /// # Errors
-    /// [`RegistryError::Store`].
-    pub async fn find(&self, id: &str) -> Result<Option<Arc<Session>>, RegistryError> {
-        let row = match Uuid::parse_str(id) {
-            Ok(id) => match self.live.get(&id) {
-                Some(session) => return Ok(Some(session.clone())),
-                None => self.store.session(id).await?,
-            },
-            // First among those that live: they are found while the database is away.
-            Err(_) => match self.live_by_name(id) {
-                Some(session) => return Ok(Some(session)),
-                None => self.store.session_by_name(id).await?,
-            },
-        };
-        match row {
-            Some(row) => Ok(Some(self.open(row).await?)),
-            None => Ok(None),
-        }
-    }
-
-    fn live_by_name(&self, name: &str) -> Option<Arc<Session>> {
-        self.live.iter().find(|session| session.row.name == name).map(|session| session.clone())
-    }
-
-    async fn open(&self, mut row: SessionRow) -> Result<Arc<Session>, RegistryError> {
-        if let Some(session) = self.live.get(&row.id) {
-            return Ok(session.clone());
-        }
-        if row.exit.is_none() {
-            // It is about to be kept here, or has just ended, or is another hub's.
-            if let Ok(session) = tokio::time::timeout(ARRIVAL, self.arrival(row.id)).await {
-                return Ok(session);
-            }
-            row = self.store.session(row.id).await?.filter(|row| row.exit.is_some()).ok_or(RegistryError::Elsewhere)?;
-        }
-        let extent = self.store.extent(row.id).await?;
-        let journal = Journal::new(self.store.clone(), row.id, extent);
-        let limits = crate::session::Limits { ring_bytes: self.limits.ring_bytes as usize };
-        Ok(Session::ended(row, journal, limits))
-    }
-
-    async fn arrival(&self, id: Uuid) -> Arc<Session> {
-        let mut count = self.count.subscribe();
-        loop {
-            if let Some(session) = self.live.get(&id) {
-                return session.clone();
-            }
-            // Never closed while this is here.
-            let _ = count.changed().await;
-        }
     }
 
     /// Waits until the sessions that have ended are stored and their agents gone, at most `limit`; what is not by then

@@ -270,17 +270,17 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
         let router = metrics::router(hub.clone());
         tasks.spawn_to_end(
             "metrics-listener",
-            serve(Listener::Tcp(listener), router, tasks.clone(), METRICS_CONNECTIONS),
+            serve(Listener::Tcp(listener), router, tasks.clone(), METRICS_CONNECTIONS, settings.limits.unread),
         );
     }
     let router = routes::router(hub);
-    let connections = settings.limits.connections;
+    let (connections, unread) = (settings.limits.connections, settings.limits.unread);
     if settings.embedded {
         // Before its file says that it is there.
         let own = Listener::in_folder(&home.path).map_err(|error| Unusable::new(&home.path, error))?;
-        tasks.spawn_to_end("own-listener", serve(own, router.clone(), tasks.clone(), connections));
+        tasks.spawn_to_end("own-listener", serve(own, router.clone(), tasks.clone(), connections, unread));
     }
-    tasks.spawn_to_end("listener", serve(Listener::Tcp(listener), router, tasks.clone(), connections));
+    tasks.spawn_to_end("listener", serve(Listener::Tcp(listener), router, tasks.clone(), connections, unread));
     tracing::info!(%address, adopted, version = env!("CARGO_PKG_VERSION"), "listening");
     if settings.embedded {
         let of_user = cluster.as_ref().and_then(|cluster| cluster.of_user());
@@ -318,7 +318,14 @@ fn tokens(settings: &Server, home: &Home) -> Result<Tokens, ServerError> {
         return Err(ServerError::NoTokens);
     }
     let user = settings.base_env.get("USER").cloned().unwrap_or_else(|| "me".into());
-    Ok(Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?)
+    let tokens = Tokens::new(settings.tokens.clone(), own.as_deref().map(|token| (token, user)))?;
+    if settings.kubernetes.is_none() && tokens.let_others_start() {
+        tracing::warn!(
+            "commands run as the hub's own user, who can read and change its tokens and its database: who may start them \
+             can become an admin; let nobody start any who may not be one, or run them elsewhere (backend = \"kubernetes\")"
+        );
+    }
+    Ok(tokens)
 }
 
 /// Who vouches for people by the settings, which may be a cluster's that the hub runs nothing on.

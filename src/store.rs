@@ -228,6 +228,8 @@ pub struct TicketRow {
     pub issuer: String,
     /// A person whom an authorizer vouches for: what it has to be told to ask about them again. Never a token.
     pub issuer_identity: Option<serde_json::Value>,
+    /// What the issuer calls its holder. It is shown, and nobody is known by it.
+    pub label: Option<String>,
     /// Whether it can be used once only.
     pub one_use: bool,
     /// When it stops being valid.
@@ -241,6 +243,15 @@ pub struct TicketRow {
 }
 
 impl TicketRow {
+    /// How its holder is shown to others: never as who made it.
+    #[must_use]
+    pub fn holder(&self) -> String {
+        match &self.label {
+            Some(label) => format!("{label} (guest of {})", self.issuer),
+            None => format!("guest of {}", self.issuer),
+        }
+    }
+
     /// Under which name its holder stands in the audit trail.
     #[must_use]
     pub fn actor(&self) -> String {

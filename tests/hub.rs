@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use foghorn::protocol::{ClientMessage, HubMessage, Mode, Role};
 use foghorn::record::{Cause, Payload, Size};
 use serde_json::json;
-use support::server::{Came, Hello, Server, alive, signal, until};
+use support::server::{Came, Hello, Server, alive, signal, tokens, until};
 
 /// What `seq 1 N` prints.
 fn seq(to: u32) -> Vec<u8> {
@@ -370,9 +370,35 @@ async fn hubs_that_share_a_database_leave_each_others_sessions_alone() {
     let id = first.run_detached("echo up; sleep 600").await;
     let mut viewer = first.attach(&id, Hello::watch()).await;
     viewer.shows("up").await;
-    let second = Server::start_with("", &[("FOGHORN_DATABASE_URL", &url)]).await;
-    let (status, problem) = second.ask("GET", &format!("/v1/sessions/{id}"), None).await;
-    assert_eq!((status, &problem["code"]), (503, &json!("session_elsewhere")));
+    let (dir, other) = (tempfile::tempdir().expect("a directory"), "token-of-another-0123456789");
+    let file = tokens(dir.path(), &[("bob", "user", other)]);
+    let file = file.to_str().expect("a path");
+    let second = Server::start_with("", &[("FOGHORN_DATABASE_URL", &url), ("FOGHORN_TOKENS", file)]).await;
+    let path = format!("/v1/sessions/{id}");
+    let (_, ticket) = first.ask("POST", &format!("{path}/tickets"), Some(json!({"right": "read"}))).await;
+    let (read, own) = (ticket["secret"].as_str().expect("a secret"), second.token());
+    // Who may see it hears where it lives; who may not does not even hear that it does, nor waits for it.
+    for (method, rest, body) in [
+        ("GET", "", None),
+        ("GET", "/output", None),
+        ("GET", "/recording.cast", None),
+        ("GET", "/tickets", None),
+        ("POST", "/tickets", Some(json!({"right": "read"}))),
+        ("POST", "/signal", Some(json!({"signal": 15}))),
+        ("DELETE", "", None),
+        ("DELETE", "?purge=true", None),
+    ] {
+        let door = format!("{path}{rest}");
+        let ask = async |token| second.ask_as(token, method, &door, body.clone()).await;
+        let (status, problem) = ask(&own).await;
+        assert_eq!((status, &problem["code"]), (503, &json!("session_elsewhere")), "{method} {rest}");
+        let (status, problem) = ask(other).await;
+        assert_eq!((status, &problem["code"]), (404, &json!("session_not_found")), "{method} {rest}");
+    }
+    let (status, problem) = second.ask_as(read, "DELETE", &path, None).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("forbidden")));
+    let (status, list) = second.ask_as(read, "GET", "/v1/sessions", None).await;
+    assert_eq!((status, &list["sessions"][0]["id"]), (200, &json!(id)));
     let (_, session) = first.ask("GET", &format!("/v1/sessions/{id}"), None).await;
     assert_eq!(session["state"], "running");
     first.ask("DELETE", &format!("/v1/sessions/{id}"), None).await;

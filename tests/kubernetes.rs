@@ -31,6 +31,8 @@ mod hubs;
 mod layouts;
 #[path = "kubernetes/logs.rs"]
 mod logs;
+#[path = "kubernetes/names.rs"]
+mod names;
 #[path = "kubernetes/resources.rs"]
 mod resources;
 #[path = "kubernetes/rights.rs"]

@@ -12,6 +12,12 @@ mod support;
 
 #[path = "rights/audit.rs"]
 mod audit;
+#[path = "rights/demoted.rs"]
+mod demoted;
+#[path = "rights/files.rs"]
+mod files;
+#[path = "rights/guests.rs"]
+mod guests;
 #[path = "rights/limits.rs"]
 mod limits;
 #[path = "rights/login.rs"]
@@ -31,11 +37,12 @@ use support::server::{Server, tokens, until};
 const OWNER: &str = "token-of-the-owner-0123456789";
 const OTHER: &str = "token-of-another-0123456789";
 const BOUND: &str = "token-of-one-who-is-bound-0123456789";
+const DEMOTED: &str = "token-of-the-owner-as-a-watcher-0123456789";
 const WATCHER: &str = "token-of-a-watcher-0123456789";
 const CONTROLLER: &str = "token-of-a-controller-0123456789";
 
-/// A hub that knows one of each kind, with settings and variables of its environment. `ann` has two tokens; one of
-/// them is bound to another app.
+/// A hub that knows one of each kind, with settings and variables of its environment. `ann` has three tokens; one of
+/// them is bound to another app, and one is a watcher's.
 async fn server(settings: &str, env: &[(&str, &str)]) -> (Server, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let file = tokens(
@@ -43,6 +50,7 @@ async fn server(settings: &str, env: &[(&str, &str)]) -> (Server, tempfile::Temp
         &[
             ("ann", "user", OWNER),
             ("bob", "user", OTHER),
+            ("ann", "watcher", DEMOTED),
             ("eve", "watcher", WATCHER),
             ("platform", "controller", CONTROLLER),
         ],

@@ -5,6 +5,7 @@
 //! | module | what it owns |
 //! | --- | --- |
 //! | [`choose`] | which Deployment, which pod, and whose |
+//! | [`names`] | which names are asked for at all |
 //! | [`reach`] | from a session's place to its source |
 //! | [`remove`] | which pods are deleted |
 //! | [`spec`] | the pod of a run, made from a Deployment |
@@ -37,6 +38,7 @@ use crate::source::Source;
 use crate::tasks::Tasks;
 
 mod choose;
+mod names;
 mod reach;
 mod remove;
 pub mod spec;
@@ -93,7 +95,8 @@ fn is_none(count: &u64) -> bool {
 impl Place {
     fn of(place: &Value) -> Result<Self, BackendError> {
         // What was written by this backend.
-        Self::deserialize(place).map_err(|_| BackendError::NoTrace)
+        let place = Self::deserialize(place).map_err(|_| BackendError::NoTrace)?;
+        if names::are_good(&place) { Ok(place) } else { Err(BackendError::NoTrace) }
     }
 
     fn value(&self) -> Value {
@@ -150,8 +153,7 @@ impl Kubernetes {
         let own = self.cluster.app(app);
         let deployments = Api::<Deployment>::namespaced(self.cluster.client.clone(), &home.namespace);
         if let Some(from) = run.from.as_ref().or(own.from.as_ref()) {
-            let name = from.strip_prefix("deploy/").or(from.strip_prefix("deployment/"));
-            let name = name.ok_or_else(|| format!("a run is made from deploy/NAME, not from {from}"))?;
+            let name = names::deployment(from)?;
             let deployment = surely(|| deployments.get(name)).await.map_err(|error| sentence(&error))?;
             return match self.cluster.app_of(&deployment).as_deref() == Some(app) {
                 true => Ok(deployment),
@@ -247,6 +249,7 @@ impl Backend for Kubernetes {
     }
 
     async fn place(&self, order: &Order) -> Result<Value, BackendError> {
+        names::check(&order.what)?;
         Ok(match &order.what {
             What::Run(_) => {
                 let home = self.cluster.home(&order.app)?;

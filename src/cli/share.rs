@@ -27,8 +27,11 @@ pub struct ShareArgs {
     /// Valid for one use
     #[arg(long)]
     pub one_use: bool,
+    /// Who it is for, as others are to see them
+    #[arg(long = "for", value_name = "NAME")]
+    pub label: Option<String>,
     /// Revoke this ticket instead
-    #[arg(long, value_name = "TICKET", conflicts_with_all = ["write", "control", "expires", "one_use"])]
+    #[arg(long, value_name = "TICKET", conflicts_with_all = ["write", "control", "expires", "one_use", "label"])]
     pub revoke: Option<String>,
     /// How
     #[arg(short, long, value_enum, default_value_t)]
@@ -51,7 +54,7 @@ pub async fn run(context: &Context, args: ShareArgs) -> Result<u8, Failure> {
         (false, false) => Right::Read,
     };
     let session = context.api.session(&args.id).await?;
-    let new = NewTicket { right, expires: args.expires, one_use: args.one_use };
+    let new = NewTicket { right, expires: args.expires, one_use: args.one_use, label: args.label };
     let ticket = context.api.ticket(&args.id, &new).await?;
     let url = context.hubs().find().await?.url;
     let verb = if right == Right::Read { "watch" } else { "attach" };

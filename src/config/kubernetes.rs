@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::names::is_label;
 
 /// What `{app}` stands for in a template.
 pub const APP: &str = "{app}";
@@ -110,6 +111,12 @@ impl File {
         if !selector.split(',').any(|part| part.trim().ends_with(&format!("={APP}"))) {
             return Err(super::not("kubernetes.selector", &selector, "a selector with the app as a label: KEY={app}"));
         }
+        // A template's name is looked at when it has its app.
+        let named = self.namespace.iter().map(|name| ("kubernetes.namespace", name.replace(APP, "a")));
+        let listed = self.namespaces.iter().map(|name| ("kubernetes.namespaces", name.clone()));
+        if let Some((setting, name)) = named.chain(listed).find(|(_, name)| !is_label(name)) {
+            return Err(super::not(setting, &name, "the name of a namespace"));
+        }
         let runner = match (self.runner, &self.image) {
             (Some(Runner::Agent), None) => {
                 return Err(super::not("kubernetes.runner", "agent", "possible without kubernetes.image"));
@@ -168,5 +175,9 @@ mod tests {
         assert_eq!(read("image = \"x\"\nrunner = \"attach\"").expect("reads").runner, Runner::Attach);
         assert!(read("runner = \"agent\"").is_err());
         assert!(read("selector = \"app=blog\"").is_err());
+        for odd in ["namespace = \"a/b\"", "namespace = \"{app}/x\"", "namespaces = [\"blog\", \"../x\"]"] {
+            assert!(read(odd).is_err(), "{odd}");
+        }
+        assert!(read("namespace = \"x-{app}\"\nnamespaces = [\"x-blog\"]").is_ok());
     }
 }

@@ -146,6 +146,8 @@ pub struct Limits {
     pub live_per_app: Option<u64>,
     /// Connections at once.
     pub connections: usize,
+    /// How long a client may take nothing of an answer that lies in memory.
+    pub unread: Duration,
     /// How often what sessions have left behind is looked for.
     pub reap: Duration,
     /// How long a hub that was told to stop goes on, not ready, before it does.
@@ -177,6 +179,7 @@ impl Default for Limits {
             live_per_owner: Some(25),
             live_per_app: Some(50),
             connections: 10_000,
+            unread: Duration::from_secs(30),
             reap: Duration::from_secs(60),
             drain: Duration::ZERO,
             embedded_idle: Duration::from_secs(10 * 60),
@@ -222,6 +225,7 @@ struct FileLimits {
     live_per_owner: Option<u64>,
     live_per_app: Option<u64>,
     connections: Option<usize>,
+    unread: Option<String>,
     reap: Option<String>,
     drain: Option<String>,
     embedded_idle: Option<String>,
@@ -341,6 +345,7 @@ fn limits(file: &FileLimits, embedded: bool) -> Result<Limits, ConfigError> {
         ("limits.orphan", &file.orphan, &mut limits.orphan_limit),
         ("limits.hup_wait", &file.hup_wait, &mut limits.hup_wait),
         ("limits.term_wait", &file.term_wait, &mut limits.term_wait),
+        ("limits.unread", &file.unread, &mut limits.unread),
         ("limits.reap", &file.reap, &mut limits.reap),
         ("limits.drain", &file.drain, &mut limits.drain),
         ("limits.embedded_idle", &file.embedded_idle, &mut limits.embedded_idle),

@@ -6,7 +6,8 @@
 //! have, however many connections it opens: they are let in as soon as they say who they are.
 //!
 //! Invariant: at most `connections + strangers(connections)` connections are open. What a stranger can make the hub
-//! hold is the head of a request, [`MAX_HEAD`].
+//! hold is the head of a request, [`MAX_HEAD`]. Who does not take an answer that lies in memory has it for `unread`
+//! ([`super::taken`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -24,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::stream::{Listener, Stream};
+use super::taken::Taken;
 use crate::session::lock;
 use crate::tasks::Tasks;
 
@@ -127,8 +131,9 @@ impl Lobby {
     }
 }
 
-/// Accepts connections until the tasks are told to stop; `connections` of those who show a token at once.
-pub async fn serve(listener: Listener, router: Router, tasks: Tasks, connections: usize) {
+/// Accepts connections until the tasks are told to stop; `connections` of those who show a token at once. An answer of
+/// which nothing is taken for `unread` is dropped.
+pub async fn serve(listener: Listener, router: Router, tasks: Tasks, connections: usize, unread: Duration) {
     let lobby = Lobby::new(connections);
     let stop = tasks.stopping();
     for number in 0.. {
@@ -140,7 +145,7 @@ pub async fn serve(listener: Listener, router: Router, tasks: Tasks, connections
         let (place, leave) = lobby.seat(number, permit);
         let (router, stop) = (router.clone(), stop.clone());
         tasks.spawn_to_end("connection", async move {
-            let answered = answer(stream, peer, router, place, stop);
+            let answered = answer(Taken::new(stream, unread), peer, router, place, stop);
             leave.run_until_cancelled(answered).await.unwrap_or_default();
         });
     }
@@ -162,11 +167,17 @@ async fn accept(listener: &Listener, lobby: &Lobby) -> (Stream, SocketAddr) {
 }
 
 /// Answers what is asked on one connection, until it ends or the hub stops.
-async fn answer(stream: Stream, peer: SocketAddr, router: Router, place: Place, stop: CancellationToken) {
-    let service = TowerToHyperService::new(router.map_request(move |mut request: Request<_>| {
+async fn answer(stream: Taken<Stream>, peer: SocketAddr, router: Router, place: Place, stop: CancellationToken) {
+    let whole = stream.whole();
+    let service = router.map_request(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
         request.extensions_mut().insert(place.clone());
         request
+    });
+    let service = TowerToHyperService::new(service.map_response(move |response| {
+        whole.note(&response);
+        response
     }));
     // Not hyper-util's builder: it waits for ever for the first byte, to see which version it is of.
     let mut builder = http1::Builder::new();

@@ -24,6 +24,7 @@ use super::auth::{self, Caller, Presented, hash, secret};
 use super::error::ApiError;
 use super::sessions::{audited, find_with_right, line};
 use super::stream::Stream;
+use super::taken::Taken;
 use super::websocket::{Decoder, FrameError, Message, Outbox};
 use super::{Hub, Place};
 use crate::agent::protocol::Writer;
@@ -166,9 +167,9 @@ struct Connection {
 impl Connection {
     /// Takes over the connection of an upgraded request.
     fn new(upgraded: Upgraded) -> Option<Box<Self>> {
-        let parts = upgraded.downcast::<TokioIo<Stream>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Taken<Stream>>>().ok()?;
         let decoder = Decoder::new(&parts.read_buf);
-        Some(Box::new(Self { stream: parts.io.into_inner(), decoder, outbox: Outbox::default() }))
+        Some(Box::new(Self { stream: parts.io.into_inner().into_inner(), decoder, outbox: Outbox::default() }))
     }
 
     /// The next message; `None` where the connection ends.

@@ -9,6 +9,7 @@
 //!
 //! Watching, typing and controlling are separate rights, and every door asks [`Caller::right`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -19,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use super::routes::Rule;
-use super::{Hub, Place};
+use super::{Hub, Place, head};
 use crate::protocol::{BEARER_PREFIX, Secret};
 use crate::registry::hex;
 use crate::store::TicketRow;
@@ -63,17 +64,26 @@ impl Caller {
     pub fn actor(&self) -> String {
         match self {
             Self::Ticket(bearer) => bearer.ticket.actor(),
-            Self::Token(_) | Self::User(_) => self.name().to_owned(),
+            Self::Token(_) | Self::User(_) => self.name().into_owned(),
         }
     }
 
-    /// Under which name others see it.
+    /// Under which name others see it: that of a ticket's holder is said by its issuer, and is nobody's.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> Cow<'_, str> {
         match self {
-            Self::Token(holder) => &holder.name,
-            Self::Ticket(bearer) => &bearer.ticket.issuer,
-            Self::User(user) => &user.identity.user,
+            Self::Ticket(bearer) => bearer.ticket.holder().into(),
+            Self::Token(_) | Self::User(_) => self.owner().unwrap_or_default().into(),
+        }
+    }
+
+    /// Under which name it owns what it starts; none of a ticket's holder, who owns nothing.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        match self {
+            Self::Token(holder) => Some(&holder.name),
+            Self::Ticket(_) => None,
+            Self::User(user) => Some(&user.identity.user),
         }
     }
 
@@ -174,7 +184,7 @@ impl FromRequestParts<Arc<Hub>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, hub: &Arc<Hub>) -> Result<Self, ApiError> {
-        check_origin(&parts.headers, hub)?;
+        check_origin(parts, hub)?;
         // Nobody is let in at a door that is not in the table.
         let rule = *parts.extensions.get::<Rule>().ok_or_else(|| ApiError::forbidden("use a door without a rule"))?;
         let token = presented(&parts.headers).ok_or_else(ApiError::unauthorized)?;
@@ -196,10 +206,11 @@ impl FromRequestParts<Arc<Hub>> for Caller {
 }
 
 /// A browser says which page calls: only the hub's own and those that are set may.
-fn check_origin(headers: &HeaderMap, hub: &Hub) -> Result<(), ApiError> {
-    let Some(origin) = headers.get(header::ORIGIN).and_then(|value| value.to_str().ok()) else { return Ok(()) };
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let own = origin.strip_prefix("http://").or(origin.strip_prefix("https://")) == Some(host);
+fn check_origin(parts: &Parts, hub: &Hub) -> Result<(), ApiError> {
+    let Some(origin) = head::origin(&parts.headers)? else { return Ok(()) };
+    let host = head::host(&parts.uri, &parts.headers)?;
+    let of_origin = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+    let own = of_origin.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host.as_str()));
     if own || hub.origins.iter().any(|allowed| allowed == origin) {
         return Ok(());
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{ConnectInfo, Path, Query, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -21,13 +21,13 @@ use super::Hub;
 use super::auth::{Act, Caller, again};
 use super::error::ApiError;
 use super::format::Format;
-use super::sessions::{audited, line};
+use super::sessions::{audited, line, with_detail};
 use crate::logs::follower::{Ask, Filter, Follower, Start, Terminals};
 use crate::logs::line::Line;
 use crate::logs::position::Positions;
 use crate::protocol::PING;
 use crate::session::now;
-use crate::store::{AuditRow, Micros};
+use crate::store::Micros;
 
 /// How many lines come where nothing was asked for and the log is not followed.
 const TAIL: usize = 100;
@@ -81,7 +81,7 @@ pub async fn logs(
     };
     let allowed = caller.check(&hub, Act::Logs, &app, "read the logs of this app").await.and(asked);
     let shown: String = app.chars().filter(|letter| !letter.is_control()).take(64).collect();
-    let line = AuditRow { detail: shown, ..line(&caller, "logs", None, peer) };
+    let line = with_detail(line(&caller, "logs", None, peer), &shown);
     let mut ask = audited(&hub, line, allowed)?;
     ask.filter.terminals = caller.terminals(&hub, &app).await?;
     let format = Format::asked(&headers);
@@ -99,8 +99,7 @@ pub async fn logs(
         }
     });
     let kind = (header::CONTENT_TYPE, format.content_type("text/plain; charset=utf-8"));
-    let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(([kind, no_store], Body::from_stream(pieces)).into_response())
+    Ok(([kind], Body::from_stream(pieces)).into_response())
 }
 
 fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError> {

@@ -18,7 +18,7 @@ use super::logs::LogsQuery;
 use super::openapi::{Answer, Shape, asked, nothing};
 use super::output::OutputQuery;
 use super::sessions::{AuditQuery, ListQuery, ShowQuery, StopQuery};
-use super::{Hub, apps, attach, body, error, logs, metrics, openapi, output, ready, sessions, tickets};
+use super::{Hub, apps, attach, body, error, head, logs, metrics, openapi, output, ready, sessions, tickets};
 use crate::protocol::{
     AppList, AuditList, NewSession, NewSignal, NewTicket, Ready, SessionInfo, SessionList, Started, Ticket, TicketList,
     Unready,
@@ -294,6 +294,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
         .fallback(no_door)
         .layer(DefaultBodyLimit::max(body::MAX_BODY))
         .layer(map_response(error::as_problem))
+        .layer(from_fn_with_state(hub.metrics.clone(), head::checked))
         .with_state(hub)
 }
 

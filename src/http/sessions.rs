@@ -17,6 +17,7 @@ use super::auth::{Bearer, Caller};
 use super::error::ApiError;
 use super::{Hub, starts, tickets};
 use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
+use crate::registry::Found;
 use crate::session::{Session, now};
 use crate::source::Command;
 use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow};
@@ -92,17 +93,18 @@ pub(super) async fn find_with_right(
     right: Right,
     what: &str,
 ) -> Result<(Arc<Session>, Right), ApiError> {
-    let session = hub.registry.find(id).await?.ok_or_else(|| ApiError::no_session(id))?;
+    let found = hub.registry.look_up(id).await?.ok_or_else(|| ApiError::no_session(id))?;
     // What is logged about this request names its session from here on.
-    tracing::Span::current().record("session", tracing::field::display(session.id()));
-    let has = caller.right(hub, &session.row).await?.ok_or_else(|| ApiError::no_session(id))?;
+    tracing::Span::current().record("session", tracing::field::display(found.row().id));
+    // First of all: nobody else waits for it, or hears where it lives.
+    let has = caller.right(hub, found.row()).await?.ok_or_else(|| ApiError::no_session(id))?;
     if has < right {
         return Err(ApiError::forbidden(what));
     }
-    Ok((session, has))
+    Ok((hub.registry.open(found).await?, has))
 }
 
-/// A line for the audit trail.
+/// A line for the audit trail. Of a ticket's holder it says whose guest it is.
 pub(super) fn line(caller: &Caller, action: &str, session: Option<Uuid>, peer: SocketAddr) -> AuditRow {
     AuditRow {
         time: now(),
@@ -111,8 +113,14 @@ pub(super) fn line(caller: &Caller, action: &str, session: Option<Uuid>, peer: S
         session,
         address: peer.ip().to_string(),
         outcome: "ok".into(),
-        detail: String::new(),
+        detail: if caller.owner().is_none() { caller.name().into_owned() } else { String::new() },
     }
+}
+
+/// The same line, with more to say.
+pub(super) fn with_detail(mut line: AuditRow, detail: &str) -> AuditRow {
+    line.detail = if line.detail.is_empty() { detail.to_owned() } else { format!("{detail}, by {}", line.detail) };
+    line
 }
 
 /// Writes the outcome of an act into the audit trail, and passes it on.
@@ -131,10 +139,7 @@ pub async fn start(
 ) -> Result<Response, ApiError> {
     let Json(new) = body?;
     let (command, handed) = (starts::what(&new), matches!(new.source, NewSource::Pod(_)));
-    let started = match starts::wanted(&hub, &caller, new).await {
-        Ok(wanted) => hub.registry.start(wanted, caller.name()).await.map_err(ApiError::from),
-        Err(error) => Err(error),
-    };
+    let started = starts::start(&hub, &caller, new).await;
     hub.metrics.start(started.as_ref().map_or_else(|error| error.code, |_| "ok"));
     let id = started.as_ref().ok().map(|(session, _)| session.id());
     let line = AuditRow { detail: command, ..line(&caller, "start", id, peer) };
@@ -180,7 +185,7 @@ pub async fn list(
     let others = caller.sees_others(&hub, query.app.as_deref()).await?;
     let filter = SessionFilter {
         app: query.app,
-        owner: (!others).then(|| caller.name().to_owned()),
+        owner: (!others).then(|| caller.owner().unwrap_or_default().to_owned()),
         live,
         before: query.before.as_deref().map(micros).transpose()?,
         limit: query.limit.unwrap_or(ROWS.1).clamp(1, ROWS.0),
@@ -190,9 +195,15 @@ pub async fn list(
 
 /// The session of a ticket, if its holder still sees it.
 async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<SessionInfo>, ApiError> {
-    let Some(session) = hub.registry.find(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
-    let seen = caller.right(hub, &session.row).await?.is_some();
-    Ok(if seen { vec![info(&session.row, Some(&session))] } else { Vec::new() })
+    let Some(found) = hub.registry.look_up(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
+    if caller.right(hub, found.row()).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let session = match &found {
+        Found::Here(session) => Some(&**session),
+        Found::Stored(_) => None,
+    };
+    Ok(vec![info(found.row(), session)])
 }
 
 /// A page of what the caller sees; fewer than were asked for, and a next page, where most is not for them.
@@ -274,7 +285,7 @@ pub async fn stop(
 
 /// Asks for the end, now or as soon as the source can be reached.
 pub(super) fn end(hub: &Hub, session: &Arc<Session>, caller: &Caller) -> StatusCode {
-    let (session, by) = (session.clone(), caller.name().to_owned());
+    let (session, by) = (session.clone(), caller.name().into_owned());
     hub.tasks.spawn("stop", async move {
         session.stop(&by).await;
     });
@@ -301,7 +312,7 @@ pub async fn signal(
     let Json(NewSignal { signal }) = body?;
     let session = find(&hub, &caller, &id, Right::Control, "signal this session").await;
     let id = session.as_ref().ok().map(|session| session.id());
-    let line = AuditRow { detail: signal.to_string(), ..line(&caller, "signal", id, peer) };
+    let line = with_detail(line(&caller, "signal", id, peer), &signal.to_string());
     let outcome = match session {
         Ok(session) => send_signal(&session, signal).await,
         Err(error) => Err(error),

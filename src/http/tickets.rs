@@ -14,13 +14,16 @@ use uuid::Uuid;
 use super::Hub;
 use super::auth::{Caller, hash, secret};
 use super::error::ApiError;
-use super::sessions::{audited, find, line, time};
+use super::sessions::{audited, find, line, time, with_detail};
 use crate::protocol::{NewTicket, Ticket, TicketInfo, TicketList};
 use crate::session::{Session, now};
-use crate::store::{AuditRow, Micros, Right, TicketRow};
+use crate::store::{Micros, Right, TicketRow};
 
 /// How long a ticket is valid, at most and without a wish.
 const TICKET: (Duration, Duration) = (Duration::from_secs(7 * 24 * 3600), Duration::from_secs(24 * 3600));
+
+/// The longest label of a ticket, in bytes.
+const MAX_LABEL: usize = 64;
 
 /// `POST /v1/sessions/{id}/tickets`.
 pub async fn add(
@@ -55,23 +58,52 @@ pub(super) async fn make(
 ) -> Result<Ticket, ApiError> {
     let ticket = create(hub, session, caller, new).await;
     let right = new.right.name();
-    let detail = ticket.as_ref().map_or_else(|_| right.to_owned(), |ticket| format!("{right} {}", ticket.id));
-    audited(hub, AuditRow { detail, ..line(caller, "ticket", Some(session.id()), peer) }, ticket)
+    let detail = match &ticket {
+        Ok((ticket, Some(label))) => format!("{right} {} for {label}", ticket.id),
+        Ok((ticket, None)) => format!("{right} {}", ticket.id),
+        Err(_) => right.to_owned(),
+    };
+    let line = with_detail(line(caller, "ticket", Some(session.id()), peer), &detail);
+    Ok(audited(hub, line, ticket)?.0)
 }
 
-async fn create(hub: &Hub, session: &Session, caller: &Caller, new: &NewTicket) -> Result<Ticket, ApiError> {
+/// Who a ticket is for, as others are to see them.
+fn label(text: &str) -> Result<String, ApiError> {
+    let text = text.trim();
+    if text.len() > MAX_LABEL || text.chars().any(|letter| letter.is_control() || turns(letter)) {
+        return Err(ApiError::invalid(
+            "a label has at most 64 bytes, and no characters that control a terminal or a line",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether a character sets the direction of others, or ends their line.
+fn turns(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Makes a ticket: itself, and who it is for.
+async fn create(
+    hub: &Hub,
+    session: &Session,
+    caller: &Caller,
+    new: &NewTicket,
+) -> Result<(Ticket, Option<String>), ApiError> {
     let wish = new.expires.as_deref().map(humantime::parse_duration).transpose();
     let wish = wish.map_err(|_| ApiError::invalid("expires is not a duration such as 1h"))?;
     let expires_at = now() + wish.unwrap_or(TICKET.1).min(TICKET.0).as_micros() as Micros;
     let no_secret = |_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the system has no randomness");
     let secret = secret().map_err(no_secret)?;
+    let issuer = caller.owner().ok_or_else(|| ApiError::forbidden("make tickets"))?;
     let row = TicketRow {
         id: Uuid::new_v4(),
         hash: hash(&secret),
         session: session.id(),
         right: new.right,
-        issuer: caller.name().to_owned(),
+        issuer: issuer.to_owned(),
         issuer_identity: caller.identity().and_then(|identity| serde_json::to_value(identity).ok()),
+        label: new.label.as_deref().map(label).transpose()?.filter(|label| !label.is_empty()),
         one_use: new.one_use,
         expires_at,
         used_at: None,
@@ -79,7 +111,7 @@ async fn create(hub: &Hub, session: &Session, caller: &Caller, new: &NewTicket) 
         resume_hash: None,
     };
     hub.store().create_ticket(&row).await?;
-    Ok(Ticket { id: row.id, secret, right: new.right, expires_at: time(expires_at) })
+    Ok((Ticket { id: row.id, secret, right: new.right, expires_at: time(expires_at) }, row.label))
 }
 
 /// `GET /v1/sessions/{id}/tickets`: all of them, without their secrets.
@@ -98,6 +130,7 @@ fn shown(ticket: TicketRow) -> TicketInfo {
         id: ticket.id,
         right: ticket.right,
         issuer: ticket.issuer,
+        label: ticket.label,
         one_use: ticket.one_use,
         expires_at: time(ticket.expires_at),
         used_at: ticket.used_at.map(time),
@@ -114,7 +147,7 @@ pub async fn remove(
 ) -> Result<StatusCode, ApiError> {
     let session = find(&hub, &caller, &id, Right::Control, "revoke tickets of this session").await;
     let id = session.as_ref().ok().map(|session| session.id());
-    let line = AuditRow { detail: ticket.to_string(), ..line(&caller, "revoke", id, peer) };
+    let line = with_detail(line(&caller, "revoke", id, peer), &ticket.to_string());
     let outcome = match session {
         Ok(session) => revoke(&hub, &session, ticket).await,
         Err(error) => Err(error),
@@ -131,5 +164,5 @@ async fn revoke(hub: &Hub, session: &Session, ticket: Uuid) -> Result<StatusCode
 
 /// What the one who starts a session gets.
 pub(super) fn for_driver() -> NewTicket {
-    NewTicket { right: Right::Control, expires: None, one_use: false }
+    NewTicket { right: Right::Control, expires: None, one_use: false, label: None }
 }

@@ -10,6 +10,7 @@ use kube::{Resource, ResourceExt};
 use super::Cluster;
 use super::error::surely;
 use crate::config::kubernetes::APP as TEMPLATE;
+use crate::config::names::is_label;
 
 /// Where an app's objects are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,9 @@ pub enum NoHome {
         "an app on Kubernetes has a name of lower-case letters, digits and '-', with a letter or digit at both ends"
     )]
     Name,
+    /// No namespace can have such a name.
+    #[error("\"{0}\" is no name of a namespace: it has up to 63 lower-case letters, digits and '-'")]
+    Namespace(String),
     /// The namespace is the cluster's or the hub's own.
     #[error("the namespace {0} is not for apps")]
     Reserved(String),
@@ -67,8 +71,11 @@ impl Cluster {
     /// Whether the hub may touch anything in a namespace.
     ///
     /// # Errors
-    /// [`NoHome::Reserved`] and [`NoHome::Elsewhere`].
+    /// [`NoHome::Namespace`], [`NoHome::Reserved`] and [`NoHome::Elsewhere`].
     pub fn check(&self, namespace: &str) -> Result<(), NoHome> {
+        if !is_label(namespace) {
+            return Err(NoHome::Namespace(namespace.escape_debug().take(64).collect()));
+        }
         if namespace.starts_with("kube-") || self.own.as_deref() == Some(namespace) {
             return Err(NoHome::Reserved(namespace.into()));
         }
@@ -176,16 +183,6 @@ impl Cluster {
     }
 }
 
-/// A DNS label (RFC 1123), as names and label values of apps have to be.
-fn is_label(text: &str) -> bool {
-    let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-';
-    let bytes = text.as_bytes();
-    (1..=63).contains(&bytes.len())
-        && bytes.iter().all(|letter| inner(*letter))
-        && bytes.first() != Some(&b'-')
-        && bytes.last() != Some(&b'-')
-}
-
 /// Whether a selector of equalities selects these labels.
 #[must_use]
 pub fn selects(selector: &str, labels: &BTreeMap<String, String>) -> bool {
@@ -229,14 +226,9 @@ mod tests {
         for reserved in ["hub", "kube-system", "kube-public"] {
             assert!(matches!(cluster.home(reserved), Err(NoHome::Reserved(_))), "{reserved}");
         }
-    }
-
-    #[test]
-    fn names_of_apps() {
-        for (name, fits) in
-            [("blog", true), ("my-app-2", true), ("-x", false), ("X", false), ("a.b", false), ("", false)]
-        {
-            assert_eq!(is_label(name), fits, "{name}");
+        for odd in ["../blog", "a/b", "Blog", ""] {
+            assert!(matches!(cluster.home(odd), Err(NoHome::Name)), "{odd}");
+            assert!(matches!(cluster.check(odd), Err(NoHome::Namespace(_))), "{odd}");
         }
     }
 }

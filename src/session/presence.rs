@@ -13,7 +13,7 @@ use crate::agent::protocol::Writer;
 /// Who types in a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Driver {
-    /// The name of its token, or of its ticket's issuer.
+    /// The name of its token, or, of a ticket's holder, whose guest it is.
     pub name: String,
     /// Numbers the viewer within the session.
     pub viewer: u64,

@@ -196,6 +196,7 @@ pub(super) struct Ticket {
     revoked_at: Option<Micros>,
     resume_hash: Option<String>,
     issuer_identity: Option<String>,
+    label: Option<String>,
 }
 
 impl TryFrom<Ticket> for TicketRow {
@@ -214,6 +215,7 @@ impl TryFrom<Ticket> for TicketRow {
             revoked_at: row.revoked_at,
             resume_hash: row.resume_hash,
             issuer_identity: row.issuer_identity.map(|identity| from_json("tickets", &identity)).transpose()?,
+            label: row.label,
         })
     }
 }
@@ -233,6 +235,7 @@ macro_rules! insert_ticket {
             .bind($ticket.revoked_at)
             .bind(&$ticket.resume_hash)
             .bind($ticket.issuer_identity.as_ref().map(ToString::to_string))
+            .bind(&$ticket.label)
     };
 }
 pub(super) use insert_ticket;

@@ -24,6 +24,7 @@ pub(super) fn sqlite() -> Vec<Migration> {
         migration(1001, "first", include_str!("../../migrations/sqlite/1001_first.sql")),
         migration(1002, "issuers", include_str!("../../migrations/sqlite/1002_issuers.sql")),
         migration(2001, "clock", include_str!("../../migrations/sqlite/2001_clock.sql")),
+        migration(2002, "ticket labels", include_str!("../../migrations/sqlite/2002_ticket_labels.sql")),
     ]
 }
 
@@ -33,6 +34,7 @@ pub(super) fn postgres() -> Vec<Migration> {
         migration(1001, "first", include_str!("../../migrations/postgres/1001_first.sql")),
         migration(1002, "issuers", include_str!("../../migrations/postgres/1002_issuers.sql")),
         migration(2001, "clock", include_str!("../../migrations/postgres/2001_clock.sql")),
+        migration(2002, "ticket labels", include_str!("../../migrations/postgres/2002_ticket_labels.sql")),
     ]
 }
 

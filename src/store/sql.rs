@@ -21,7 +21,7 @@ macro_rules! chunk_columns {
 macro_rules! ticket_columns {
     () => {
         "id, hash, session, access, issuer, one_use, expires_at, used_at, revoked_at, resume_hash, \
-         issuer_identity"
+         issuer_identity, label"
     };
 }
 
@@ -126,7 +126,7 @@ pub(super) const CUT: &str =
 pub(super) const DELETE_CHUNKS: &str = concat!("DELETE", of_session!());
 
 pub(super) const INSERT_TICKET: &str =
-    concat!("INSERT INTO tickets (", ticket_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)");
+    concat!("INSERT INTO tickets (", ticket_columns!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
 pub(super) const TICKET: &str =
     concat!("SELECT ", ticket_columns!(), " FROM tickets WHERE hash = $1 OR resume_hash = $1");
 pub(super) const USE_TICKET: &str = "UPDATE tickets

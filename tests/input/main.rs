@@ -11,6 +11,7 @@
 mod bed;
 mod frames;
 mod golden;
+mod heads;
 mod output;
 mod raw;
 mod requests;
@@ -18,5 +19,6 @@ mod starts;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod unread;
 mod viewers;
 mod wire;

@@ -14,10 +14,10 @@ use crate::support::program::Program;
 use crate::support::server::{Hello, Server, Viewer, until};
 
 const V4: &str = "v4.channel.k8s.io";
-const V5: &str = "v5.channel.k8s.io";
+pub(super) const V5: &str = "v5.channel.k8s.io";
 
 /// A server, and a hub of it.
-async fn hub(version: &'static str) -> (Channels, Server, tempfile::TempDir) {
+pub(super) async fn hub(version: &'static str) -> (Channels, Server, tempfile::TempDir) {
     let channels = Channels::start(version).await;
     let dir = tempfile::tempdir().expect("a directory");
     let settings =

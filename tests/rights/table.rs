@@ -10,7 +10,7 @@ use crate::support::server::Hello;
 use crate::support::whole::whole;
 
 /// Who comes, in the order of the table's columns.
-const WHO: [&str; 16] = [
+const WHO: [&str; 17] = [
     "nobody",
     "an unknown token",
     "an expired ticket",
@@ -25,6 +25,7 @@ const WHO: [&str; 16] = [
     "the owner",
     "another user",
     "the owner, by a token for another app",
+    "the owner, by a watcher's token",
     "a controller",
     "an admin",
 ];
@@ -33,22 +34,22 @@ const WHO: [&str; 16] = [
 /// nothing there (404).
 fn expected(rule: Rule) -> &'static str {
     match rule {
-        Rule::Everyone => "iiiii i iii i i i i i i i",
-        Rule::Known => "uuuuu i iii i i i i i i i",
-        Rule::Start => "uuuuu f fff f f i i f i i",
-        Rule::See => "uuuuu i iii n n i n n n i",
-        Rule::Follow => "uuuuu i iii n n i n n n i",
-        Rule::Session(Right::Read) => "uuuuu f iii n n i n n n i",
-        Rule::Session(Right::Write) => "uuuuu f fii n n i n n n i",
-        Rule::Session(Right::Control) => "uuuuu f ffi n n i n n n i",
-        Rule::Issue => "uuuuu f fff f n i n n n i",
-        Rule::Logs => "uuuuu f fff f i i i f f i",
-        Rule::Admin => "uuuuu f fff f f f f f f i",
+        Rule::Everyone => "iiiii i iii i i i i i i i i",
+        Rule::Known => "uuuuu i iii i i i i i i i i",
+        Rule::Start => "uuuuu f fff f f i i f f i i",
+        Rule::See => "uuuuu i iii n n i n n n n i",
+        Rule::Follow => "uuuuu i iii n n i n n n n i",
+        Rule::Session(Right::Read) => "uuuuu f iii n n i n n n n i",
+        Rule::Session(Right::Write) => "uuuuu f fii n n i n n n n i",
+        Rule::Session(Right::Control) => "uuuuu f ffi n n i n n n n i",
+        Rule::Issue => "uuuuu f fff f n i n n n n i",
+        Rule::Logs => "uuuuu f fff f i i i f i f i",
+        Rule::Admin => "uuuuu f fff f f f f f f f i",
     }
 }
 
 /// The tokens of those who come, in the order of [`WHO`], and a ticket that can be revoked.
-async fn callers(server: &Server, session: &str, elsewhere: &str) -> ([Option<String>; 16], String) {
+async fn callers(server: &Server, session: &str, elsewhere: &str) -> ([Option<String>; 17], String) {
     let make = async |right: &str, expires: &str, one_use: bool| {
         ticket(server, session, json!({"right": right, "expires": expires, "one_use": one_use})).await
     };
@@ -78,6 +79,7 @@ async fn callers(server: &Server, session: &str, elsewhere: &str) -> ([Option<St
         Some(OWNER.into()),
         Some(OTHER.into()),
         Some(BOUND.into()),
+        Some(DEMOTED.into()),
         Some(CONTROLLER.into()),
         Some(server.token()),
     ];

@@ -145,6 +145,7 @@ pub(crate) fn ticket(session: Uuid) -> TicketRow {
         right: Right::Write,
         issuer: "ada".into(),
         issuer_identity: Some(serde_json::json!({"user": "ann", "groups": ["dev"]})),
+        label: Some("bob".into()),
         one_use: true,
         expires_at: 1_900_000_000_000_000,
         used_at: None,

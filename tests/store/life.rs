@@ -55,17 +55,17 @@ pub(crate) async fn opening_twice_at_once_works(bed: &Bed) {
 pub(crate) async fn tables_of_a_later_version_are_refused(bed: &Bed) {
     bed.execute(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (3001, 'of a release after the next', TRUE, '', 0)",
+         VALUES (4001, 'of a release after the next', TRUE, '', 0)",
     )
     .await;
     let opened = bed.open().await;
-    assert!(matches!(opened, Err(StoreError::Newer(3001))), "{:?}", opened.err());
+    assert!(matches!(opened, Err(StoreError::Newer(4001))), "{:?}", opened.err());
 }
 
 pub(crate) async fn tables_of_the_next_minor_version_are_not(bed: &Bed) {
     bed.execute(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (2001, 'of the next release', TRUE, '', 0);
+         VALUES (3001, 'of the next release', TRUE, '', 0);
          ALTER TABLE sessions ADD COLUMN later BIGINT",
     )
     .await;

@@ -56,6 +56,8 @@ struct Container {
     creates: VecDeque<Create>,
     /// The pod that was made.
     made: Option<Value>,
+    /// What was asked for, as it came.
+    asked: Vec<String>,
 }
 
 /// What becomes of a call to make a pod.
@@ -123,6 +125,11 @@ impl Channels {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).creates.len()
     }
 
+    /// The targets of all requests so far.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.container.lock().unwrap_or_else(PoisonError::into_inner).asked.clone()
+    }
+
     /// It ends behind what is printed next.
     pub(crate) fn end(&self) {
         self.container.lock().unwrap_or_else(PoisonError::into_inner).ends = true;
@@ -146,7 +153,11 @@ impl Channels {
 async fn serve(mut stream: TcpStream, version: &'static str, container: Arc<Mutex<Container>>) {
     let head = head(&stream).await;
     let target = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    let made = container.lock().unwrap_or_else(PoisonError::into_inner).made.clone();
+    let made = {
+        let mut container = container.lock().unwrap_or_else(PoisonError::into_inner);
+        container.asked.push(target.clone());
+        container.made.clone()
+    };
     let made = made.and_then(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).unwrap_or_default();
     let of_pod = |what: &str| [POD, &made].iter().any(|pod| target.contains(&format!("/pods/{pod}/{what}?")));
     if head.starts_with("POST ") && target.split('?').next().is_some_and(|path| path.ends_with("/pods")) {

@@ -6,7 +6,7 @@ use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
 use uuid::Uuid;
 
-use super::{Place, Way, start};
+use super::{Place, Way, names, start};
 use crate::backend::{BackendError, Exec, Handed, Whose};
 use crate::config::kubernetes::APP;
 use crate::kubernetes::Cluster;
@@ -133,10 +133,8 @@ fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 
 /// Whose a pod is that is handed over.
 pub(super) async fn whose(cluster: &Cluster, handed: &Handed) -> Result<Whose, BackendError> {
+    names::check_handed(handed)?;
     cluster.check(&handed.namespace)?;
-    if handed.pod.is_empty() {
-        return Err(BackendError::Refused("there is no pod named to hand over".into()));
-    }
     let pods = Api::<Pod>::namespaced(cluster.client.clone(), &handed.namespace);
     let pod = surely(|| pods.get_opt(&handed.pod)).await.map_err(|error| failed(&error))?;
     let Some(pod) = pod else {

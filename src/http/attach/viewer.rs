@@ -107,7 +107,7 @@ enum Past {
 
 impl Viewer {
     pub(super) fn new(guest: Box<Guest>, hello: Box<Hello>, connection: Box<Connection>) -> Self {
-        let here = guest.session.presence.join(guest.caller.name());
+        let here = guest.session.presence.join(&guest.caller.name());
         Self { guest, hello, here, connection }
     }
 

@@ -98,11 +98,10 @@ impl Caller {
     /// See [`Self::right`].
     pub async fn may(&self, hub: &Hub, act: Act, app: &str) -> Result<bool, ApiError> {
         match (self, &hub.reviews) {
-            (Self::Token(holder), _) => Ok(holder.has_app(app)
-                && match act {
-                    Act::Run | Act::Exec => holder.role != Role::Watcher,
-                    Act::Logs => holder.role != Role::Controller,
-                }),
+            (Self::Token(holder), _) => Ok(match act {
+                Act::Run | Act::Exec => holder.may_start(app),
+                Act::Logs => holder.role != Role::Controller && holder.has_app(app),
+            }),
             (Self::User(user), Some(reviews)) => Ok(reviews.may(&user.identity, act, app).await?),
             (Self::Ticket(_), _) | (Self::User(_), None) => Ok(false),
         }
@@ -118,13 +117,13 @@ impl Caller {
                 (Self::User(user), Some(reviews)) => reviews.watches(&user.identity, app).await?,
                 _ => false,
             };
-        Ok(if all {
-            Terminals::All
-        } else if self.may(hub, Act::Run, app).await? {
-            Terminals::Of(self.name().to_owned())
-        } else {
+        if all {
+            return Ok(Terminals::All);
+        }
+        Ok(match self.owner() {
+            Some(owner) if self.may(hub, Act::Run, app).await? => Terminals::Of(owner.to_owned()),
             // Not even their own, where they may not start one like it any more.
-            Terminals::Nobodys
+            _ => Terminals::Nobodys,
         })
     }
 

@@ -103,7 +103,7 @@ pub(super) fn refused(hub: &Hub, parts: &Parts, ticket: &TicketRow, error: ApiEr
         session: Some(ticket.session),
         address: peer.map(|peer| peer.0.ip().to_string()).unwrap_or_default(),
         outcome: error.code.into(),
-        detail: String::new(),
+        detail: ticket.holder(),
     });
     error
 }

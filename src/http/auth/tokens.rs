@@ -1,10 +1,11 @@
 //! The static tokens: a file that is read again when it changes, and the embedded hub's own.
 
 use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
@@ -59,10 +60,15 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// What it may do with a session.
+    /// What it may do with a session: all with its own, as long as it may still start one.
     pub(super) fn right(&self, session: &SessionRow) -> Option<Right> {
-        let own = self.name == session.owner && self.has_app(&session.app);
+        let own = self.name == session.owner && self.may_start(&session.app);
         (self.role == Role::Admin || own).then_some(Right::Control)
+    }
+
+    /// Whether it may start sessions of an app.
+    pub(super) fn may_start(&self, app: &str) -> bool {
+        self.role != Role::Watcher && self.has_app(app)
     }
 
     pub(super) fn has_app(&self, app: &str) -> bool {
@@ -78,8 +84,36 @@ pub struct Tokens {
     read: Mutex<ReadTokens>,
 }
 
-/// What was read, by hash, and the file's time then.
-type ReadTokens = (Option<SystemTime>, Arc<HashMap<String, Holder>>);
+/// What was read.
+#[derive(Debug, Default)]
+struct ReadTokens {
+    /// Those of the last file that could be read, by hash.
+    tokens: Arc<HashMap<String, Holder>>,
+    /// The file that was looked at last.
+    stamp: Option<Stamp>,
+    /// What is wrong with that one.
+    wrong: Option<String>,
+}
+
+/// What tells a file from another one, and from itself after a change, also where a copy keeps the time of the original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    place: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            place: (file.dev(), file.ino()),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
 
 /// A file of tokens that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +136,10 @@ impl Tokens {
         let own = own.map(admin).into_iter().collect();
         let tokens = Self { file, own, read: Mutex::default() };
         if let Some(file) = &tokens.file {
-            *lock(&tokens.read) = (modified(file), Arc::new(parse(file)?));
-            if std::fs::metadata(file).is_ok_and(|file| file.mode() & 0o007 != 0) {
-                tracing::warn!(file = %file.display(), "everyone on this machine can read the tokens: chmod 600");
+            let mut read = lock(&tokens.read);
+            read.again(file);
+            if let Some(reason) = read.wrong.take() {
+                return Err(TokensError { path: file.clone(), reason });
             }
         }
         Ok(tokens)
@@ -126,37 +161,93 @@ impl Tokens {
         self.own.values().chain(current.values()).filter(|holder| holder.name == name).cloned().collect()
     }
 
+    /// Whether the file says that others than admins may start sessions.
+    #[must_use]
+    pub fn let_others_start(&self) -> bool {
+        self.current().values().any(|holder| !matches!(holder.role, Role::Admin | Role::Watcher))
+    }
+
+    /// Whether the file cannot be read now, so that those of the last one that could count.
+    #[must_use]
+    pub fn are_unreadable(&self) -> bool {
+        drop(self.current());
+        lock(&self.read).wrong.is_some()
+    }
+
     fn current(&self) -> Arc<HashMap<String, Holder>> {
         let mut read = lock(&self.read);
-        if let Some(file) = &self.file {
-            let changed = modified(file);
-            if changed != read.0 {
-                match parse(file) {
-                    Ok(tokens) => *read = (changed, Arc::new(tokens)),
-                    // A file in the middle of being written: what was known stands until it can be read.
-                    Err(error) => tracing::error!(%error, "cannot read the tokens again"),
-                }
-            }
+        if let Some(file) = &self.file
+            && let Some(wrong) = read.again(file)
+        {
+            tracing::error!(file = %file.display(), wrong, "cannot read the tokens; those from before stand");
         }
-        read.1.clone()
+        read.tokens.clone()
     }
 }
 
-fn modified(file: &Path) -> Option<SystemTime> {
-    std::fs::metadata(file).and_then(|file| file.modified()).ok()
+impl ReadTokens {
+    /// Reads the file where it is another one than before, or could not be read. One that is gone, has no tokens or
+    /// cannot be understood, as in the middle of being written, takes nothing back: what was known stands. What is wrong
+    /// with it, where that is new.
+    fn again(&mut self, file: &Path) -> Option<&str> {
+        let stamp = std::fs::metadata(file).ok().map(|file| Stamp::of(&file));
+        let same = stamp == self.stamp;
+        if same && self.wrong.is_none() && stamp.is_some() {
+            return None;
+        }
+        let wrong = match File::open(file).map_err(|error| error.to_string()).and_then(|file| read(&file)) {
+            Ok(Contents { stamp, others, tokens }) => {
+                (self.stamp, self.tokens) = (Some(stamp), Arc::new(tokens));
+                if let Some(mode) = others {
+                    let file = file.display();
+                    tracing::warn!(%file, mode, "others on this machine can read the tokens, or change them: chmod 600");
+                }
+                None
+            }
+            Err(wrong) => {
+                self.stamp = stamp;
+                Some(wrong)
+            }
+        };
+        let known = same && wrong == self.wrong;
+        self.wrong = wrong;
+        self.wrong.as_deref().filter(|_| !known)
+    }
 }
 
-fn parse(path: &Path) -> Result<HashMap<String, Holder>, TokensError> {
-    let error = |reason: String| TokensError { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-    let file: TokenFile = toml::from_str(&text).map_err(|e| error(unread(&text, &e)))?;
+/// What a file has.
+struct Contents {
+    stamp: Stamp,
+    /// Its mode, where it is for others too.
+    others: Option<String>,
+    /// By hash.
+    tokens: HashMap<String, Holder>,
+}
+
+fn read(mut file: &File) -> Result<Contents, String> {
+    let meta = file.metadata().map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let tokens = parse(&text)?;
+    if tokens.is_empty() {
+        return Err("it has no tokens".into());
+    }
+    // Who has the file by its group, as from a mounted Secret, is not its owner.
+    let own = meta.uid() == rustix::process::geteuid().as_raw();
+    let others = meta.mode() & if own { 0o077 } else { 0o007 } != 0;
+    let others = others.then(|| format!("{:04o}", meta.mode() & 0o7777));
+    Ok(Contents { stamp: Stamp::of(&meta), others, tokens })
+}
+
+fn parse(text: &str) -> Result<HashMap<String, Holder>, String> {
+    let file: TokenFile = toml::from_str(text).map_err(|error| unread(text, &error))?;
     let mut tokens = HashMap::new();
     for entry in file.token {
         let hash = match (entry.token, entry.sha256) {
             (Some(token), None) if token.len() >= 16 => hash(&token),
             (None, Some(sha256)) if is_hash(&sha256) => sha256.to_ascii_lowercase(),
             _ => {
-                return Err(error(format!("{} needs a token of 16 or more letters, or its sha256 in hex", entry.name)));
+                return Err(format!("{} needs a token of 16 or more letters, or its sha256 in hex", entry.name));
             }
         };
         tokens.insert(hash.clone(), Holder { name: entry.name, role: entry.role, apps: entry.apps, hash });
