@@ -403,6 +403,10 @@ fn is_yes(yes: &bool) -> bool {
     *yes
 }
 
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 fn yes() -> bool {
     true
 }
@@ -455,6 +459,9 @@ pub struct SessionList {
     pub sessions: Vec<SessionInfo>,
     /// The `before` of the next page, if there may be one.
     pub next: Option<String>,
+    /// How many more there are that this hub cannot read, damaged or of a later version; its log names them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: u64,
 }
 
 /// The answer to a start: the session, and a ticket for its driver.
@@ -517,6 +524,9 @@ pub struct TicketInfo {
 pub struct TicketList {
     /// The tickets.
     pub tickets: Vec<TicketInfo>,
+    /// How many more there are that this hub cannot read, damaged or of a later version; its log names them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: u64,
 }
 
 /// A line of the audit trail.
@@ -543,6 +553,9 @@ pub struct AuditLine {
 pub struct AuditList {
     /// The lines.
     pub lines: Vec<AuditLine>,
+    /// How many more there are that this hub cannot read, damaged or of a later version; its log names them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: u64,
 }
 
 /// The answer of `GET /readyz` of a hub that can serve.

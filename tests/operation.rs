@@ -21,6 +21,8 @@ mod openapi;
 mod ready;
 #[path = "operation/schema.rs"]
 mod schema;
+#[path = "operation/unreadable.rs"]
+mod unreadable;
 #[path = "operation/viewers.rs"]
 mod viewers;
 

@@ -317,6 +317,6 @@ async fn a_hub_that_runs_puts_back_what_its_database_has_forgotten() {
     }
     let store = foghorn::store::open(Some(&database.url()), &PathBuf::new()).await.unwrap();
     let live = SessionFilter { live: Some(true), limit: 10, ..SessionFilter::default() };
-    assert_eq!(store.sessions(&live).await.unwrap(), []);
+    assert_eq!(store.sessions(&live).await.unwrap().rows, []);
     store.close().await;
 }

@@ -61,7 +61,7 @@ async fn any(hub: &Hub, caller: &Caller, app: &str) -> Result<bool, ApiError> {
 /// The apps that the settings name, and those of sessions.
 async fn known(hub: &Hub) -> Result<Vec<AppInfo>, ApiError> {
     let filter = SessionFilter { limit: SESSIONS, ..SessionFilter::default() };
-    let of_sessions = hub.store().sessions(&filter).await?.into_iter().map(|session| session.app);
+    let of_sessions = hub.store().sessions(&filter).await?.rows.into_iter().map(|session| session.app);
     let mut names: Vec<String> = hub.apps.iter().cloned().chain(of_sessions).collect();
     names.sort_unstable();
     names.dedup();

@@ -17,9 +17,10 @@ use super::auth::{Bearer, Caller};
 use super::error::ApiError;
 use super::{Hub, starts, tickets};
 use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, SessionInfo, SessionList, Started};
+use crate::registry::RegistryError;
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow};
+use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, StoreError};
 
 /// The longest that [`show`] waits for an end.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -92,7 +93,12 @@ pub(super) async fn find_with_right(
     right: Right,
     what: &str,
 ) -> Result<(Arc<Session>, Right), ApiError> {
-    let session = hub.registry.find(id).await?.ok_or_else(|| ApiError::no_session(id))?;
+    let session = match hub.registry.find(id).await {
+        // Whose it is cannot be read either.
+        Err(RegistryError::Store(StoreError::Row { .. })) if !caller.is_admin(hub).await? => None,
+        session => session?,
+    };
+    let session = session.ok_or_else(|| ApiError::no_session(id))?;
     // What is logged about this request names its session from here on.
     tracing::Span::current().record("session", tracing::field::display(session.id()));
     let has = caller.right(hub, &session.row).await?.ok_or_else(|| ApiError::no_session(id))?;
@@ -175,7 +181,7 @@ pub async fn list(
         Some(_) => return Err(ApiError::invalid("state is one of live, ended and all")),
     };
     if let Caller::Ticket(bearer) = &caller {
-        return Ok(Json(SessionList { sessions: of_ticket(&hub, &caller, bearer).await?, next: None }));
+        return Ok(Json(SessionList { sessions: of_ticket(&hub, &caller, bearer).await?, next: None, unreadable: 0 }));
     }
     let others = caller.sees_others(&hub, query.app.as_deref()).await?;
     let filter = SessionFilter {
@@ -197,26 +203,27 @@ async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<Se
 
 /// A page of what the caller sees; fewer than were asked for, and a next page, where most is not for them.
 async fn page(hub: &Hub, caller: &Caller, mut filter: SessionFilter) -> Result<SessionList, ApiError> {
-    let (limit, live) = (filter.limit as usize, hub.registry.live());
-    let mut sessions = Vec::new();
+    let (limit, live) = (filter.limit, hub.registry.live());
+    let (mut sessions, mut unreadable, mut next) = (Vec::new(), 0, None);
     for _ in 0..LOOKS {
-        let rows = hub.store().sessions(&filter).await?;
-        for row in &rows {
-            filter.before = Some(row.created_at);
+        // No more than there is room for, so that nothing of a page is passed over, or counted twice.
+        filter.limit = limit - sessions.len() as u32;
+        let page = hub.store().sessions(&filter).await?;
+        unreadable += page.unreadable;
+        for row in &page.rows {
             if caller.right(hub, row).await?.is_none() {
                 continue;
             }
             let session = live.iter().find(|session| session.id() == row.id);
             sessions.push(info(row, session.map(|session| &**session)));
-            if sessions.len() == limit {
-                return Ok(SessionList { sessions, next: filter.before.map(time) });
-            }
         }
-        if rows.len() < limit {
-            return Ok(SessionList { sessions, next: None });
+        next = page.next;
+        filter.before = next;
+        if next.is_none() || sessions.len() as u32 >= limit {
+            break;
         }
     }
-    Ok(SessionList { sessions, next: filter.before.map(time) })
+    Ok(SessionList { sessions, next: next.map(time), unreadable })
 }
 
 /// What [`show`] can be asked for.
@@ -348,8 +355,9 @@ pub async fn audit(
         before: query.before.as_deref().map(micros).transpose()?,
         limit: query.limit.unwrap_or(ROWS.1).clamp(1, ROWS.0),
     };
-    let lines = hub.store().audit(&filter).await?.into_iter().map(audit_line).collect();
-    Ok(Json(AuditList { lines }))
+    let page = hub.store().audit(&filter).await?;
+    let lines = page.rows.into_iter().map(audit_line).collect();
+    Ok(Json(AuditList { lines, unreadable: page.unreadable }))
 }
 
 fn audit_line(row: AuditRow) -> AuditLine {

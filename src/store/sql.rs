@@ -114,7 +114,7 @@ pub(super) const SCREEN: &str = concat!(
 );
 /// What a journal is made of, without the data: [`super::journal::Piece`].
 pub(super) const PIECES: &str =
-    concat!("SELECT kind, seq, from_offset, bytes", of_session!(), " ORDER BY kind, to_offset, seq");
+    concat!("SELECT kind, seq, from_offset, bytes", of_session!(), " AND kind IN (0, 1) ORDER BY kind, to_offset, seq");
 /// The oldest chunks of records, and screens.
 pub(super) const CUT: &str =
     concat!("DELETE", of_session!(), " AND ((kind = 0 AND seq < $2) OR (kind = 1 AND to_offset < $3))");
@@ -133,7 +133,7 @@ pub(super) const TICKETS: &str = concat!("SELECT ", ticket_columns!(), " FROM ti
 
 pub(super) const INSERT_AUDIT: &str = "INSERT INTO audit (time, actor, action, session, address, outcome, detail)
      VALUES ($1, $2, $3, $4, $5, $6, $7)";
-pub(super) const AUDIT: &str = "SELECT time, actor, action, session, address, outcome, detail FROM audit
+pub(super) const AUDIT: &str = "SELECT id, time, actor, action, session, address, outcome, detail FROM audit
      WHERE ($1 IS NULL OR session = $1) AND ($2 IS NULL OR actor = $2) AND ($3 IS NULL OR time < $3)
      ORDER BY time DESC, id DESC LIMIT $4";
 pub(super) const EXPIRE_AUDIT: &str = "DELETE FROM audit WHERE time < $1";
