@@ -403,6 +403,10 @@ fn is_yes(yes: &bool) -> bool {
     *yes
 }
 
+fn is_no(yes: &bool) -> bool {
+    !*yes
+}
+
 fn is_none(count: &u64) -> bool {
     *count == 0
 }
@@ -428,6 +432,9 @@ pub struct SessionInfo {
     pub owner: String,
     /// The command and its arguments.
     pub command: Vec<String>,
+    /// Whether that is only its start, as in lists where it is longer than 1 KiB: the session itself has the whole.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub command_cut: bool,
     /// Whether it has a terminal.
     pub tty: bool,
     /// Whether its output is recorded.
@@ -542,7 +549,7 @@ pub struct AuditLine {
     pub session: Option<Uuid>,
     /// From which address.
     pub address: String,
-    /// `ok`, or the code of the error that answered it.
+    /// `ok`, or the code of the error that answered it; `refused` where the line speaks of many.
     pub outcome: String,
     /// More, for a person.
     pub detail: String,

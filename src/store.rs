@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::record::Exit;
 
+pub mod brief;
 mod error;
 mod journal;
 pub mod measured;
@@ -100,6 +101,8 @@ pub struct SessionRow {
     pub owner: String,
     /// The command and its arguments. Values of its environment are never here.
     pub command: Vec<String>,
+    /// Whether that is only its start, as in lists where it is long: [`brief::cut_command`].
+    pub command_cut: bool,
     /// Whether it has a terminal.
     pub tty: bool,
     /// Whether its output is journalled.
@@ -274,7 +277,7 @@ pub struct AuditRow {
     pub session: Option<Uuid>,
     /// From which address.
     pub address: String,
-    /// `ok`, or the code of the error that answered it.
+    /// `ok`, or the code of the error that answered it; `refused` where the line speaks of many.
     pub outcome: String,
     /// More, for a person; never a secret.
     pub detail: String,
@@ -332,8 +335,11 @@ pub trait Store: Send + Sync + 'static {
     /// The session that this owner started with this idempotency key.
     async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError>;
 
-    /// Sessions, newest first.
+    /// Sessions, newest first. Of a long command they have the start, and no more is loaded.
     async fn sessions(&self, filter: &SessionFilter) -> Result<Listed<SessionRow>, StoreError>;
+
+    /// The apps that sessions belong to, each once.
+    async fn apps(&self) -> Result<Vec<String>, StoreError>;
 
     /// Counts the sessions that have not ended: those of `owner`, and those of `app`.
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError>;

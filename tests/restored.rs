@@ -229,6 +229,7 @@ fn row(server: &Server) -> foghorn::store::SessionRow {
         app: "test".into(),
         owner: "tester".into(),
         command: vec!["true".into()],
+        command_cut: false,
         tty: false,
         record: true,
         detached: true,

@@ -20,7 +20,7 @@ use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, Se
 use crate::registry::RegistryError;
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, StoreError};
+use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, StoreError, brief};
 
 /// The longest that [`show`] waits for an end.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -59,6 +59,7 @@ pub fn info(row: &SessionRow, session: Option<&Session>) -> SessionInfo {
         app: row.app.clone(),
         owner: row.owner.clone(),
         command: row.command.clone(),
+        command_cut: row.command_cut,
         tty: row.tty,
         record: row.record,
         detached: row.detached,
@@ -198,7 +199,9 @@ pub async fn list(
 async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<SessionInfo>, ApiError> {
     let Some(session) = hub.registry.find(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
     let seen = caller.right(hub, &session.row).await?.is_some();
-    Ok(if seen { vec![info(&session.row, Some(&session))] } else { Vec::new() })
+    let mut info = info(&session.row, Some(&session));
+    info.command_cut = brief::cut_command(&mut info.command);
+    Ok(if seen { vec![info] } else { Vec::new() })
 }
 
 /// A page of what the caller sees; fewer than were asked for, and a next page, where most is not for them.

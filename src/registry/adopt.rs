@@ -42,8 +42,8 @@ impl Registry {
         }
         for row in found.rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
             let id = row.id;
-            match self.adopt_one(row).await {
-                Ok(_) => {}
+            match self.adopt_listed(row).await {
+                Ok(()) => {}
                 // One session that cannot be read must not keep the others from their hub.
                 Err(error @ StoreError::Row { .. }) => {
                     tracing::error!(%error, session = %id, "cannot take up a session")
@@ -61,6 +61,15 @@ impl Registry {
         });
         let _later = tokio::time::timeout(UNKNOWN, looked).await;
         Ok(self.live.len())
+    }
+
+    /// Takes a session up of which a list has the row.
+    async fn adopt_listed(self: &Arc<Self>, mut row: SessionRow) -> Result<(), StoreError> {
+        if row.command_cut {
+            let Some(whole) = self.store.session(row.id).await? else { return Ok(()) };
+            row = whole;
+        }
+        self.adopt_one(row).await.map(drop)
     }
 
     /// The session, or none where it has its end after all.

@@ -65,6 +65,7 @@ measured! {
     session_by_name(name: &str) -> Option<SessionRow>;
     session_by_key(owner: &str, key: &str) -> Option<SessionRow>;
     sessions(filter: &SessionFilter) -> Listed<SessionRow>;
+    apps() -> Vec<String>;
     count_live(owner: &str, app: &str) -> (u64, u64);
     set_running(id: Uuid, started_at: Micros) -> ();
     set_place(id: Uuid, place: &serde_json::Value) -> ();

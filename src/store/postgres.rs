@@ -182,6 +182,10 @@ impl Store for Postgres {
         within(CALL_LIMIT, async { sessions::list(&self.pool, filter).await }).await
     }
 
+    async fn apps(&self) -> Result<Vec<String>, StoreError> {
+        within(CALL_LIMIT, async { Ok(sqlx::query_scalar(sql::APPS).fetch_all(&self.pool).await?) }).await
+    }
+
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError> {
         within(CALL_LIMIT, async {
             let (theirs, of_app): (i64, i64) =

@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use sqlx::error::DatabaseError;
 use uuid::Uuid;
 
-use super::{AuditRow, Chunk, ChunkKind, Kind, Listed, Micros, SessionRow, StoreError, TicketRow, unreadable};
+use super::{AuditRow, Chunk, ChunkKind, Kind, Listed, Micros, SessionRow, StoreError, TicketRow, brief, unreadable};
 
 const RECORDS: i16 = 0;
 const SCREEN: i16 = 1;
@@ -123,10 +123,15 @@ where
     Id: FromRow<'r, R>,
     Session: FromRow<'r, R>,
 {
-    read(row, "sessions", id(row).map(|id| id.to_string()), session_of)
+    let whole = |json: &str| Ok((from_json("command", json)?, false));
+    read(row, "sessions", id(row).map(|id| id.to_string()), |row| session_of(row, whole))
 }
 
-fn session_of(row: Session) -> Result<SessionRow, String> {
+fn session_of(
+    row: Session,
+    command: impl FnOnce(&str) -> Result<(Vec<String>, bool), String>,
+) -> Result<SessionRow, String> {
+    let (command, command_cut) = command(&row.command)?;
     Ok(SessionRow {
         id: row.id,
         name: row.name,
@@ -134,7 +139,8 @@ fn session_of(row: Session) -> Result<SessionRow, String> {
         state: from_word("state", row.state)?,
         app: row.app,
         owner: row.owner,
-        command: from_json("command", &row.command)?,
+        command,
+        command_cut,
         tty: row.tty,
         record: row.record,
         detached: row.detached,
@@ -157,7 +163,9 @@ where
     for<'r> Session: FromRow<'r, R>,
 {
     let made = |row: &R| Made::from_row(row).ok().map(|Made { created_at }| created_at);
-    listed(found, |row| session(row), next(found, limit, made))
+    let start = |json: &str| brief::command_of(json).map_err(|error| format!("command: {error}"));
+    let session = |row: &R| read(row, "sessions", id(row).map(|id| id.to_string()), |row| session_of(row, start));
+    listed(found, session, next(found, limit, made))
 }
 
 /// Where the page behind one that is full starts.

@@ -147,6 +147,10 @@ impl Store for Sqlite {
         sessions::list(&self.readers, filter).await
     }
 
+    async fn apps(&self) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(sql::APPS).fetch_all(&self.readers).await?)
+    }
+
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError> {
         let (theirs, of_app): (i64, i64) =
             sqlx::query_as(sql::COUNT_LIVE).bind(owner).bind(app).fetch_one(&self.readers).await?;

@@ -45,6 +45,7 @@ fn row(tty: bool) -> SessionRow {
         app: "test".into(),
         owner: "tester".into(),
         command: vec!["true".into()],
+        command_cut: false,
         tty,
         record: true,
         detached: true,

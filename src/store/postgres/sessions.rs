@@ -3,7 +3,7 @@
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::super::{Created, Listed, SessionFilter, SessionRow, StoreError, rows, sql};
+use super::super::{Created, Listed, SessionFilter, SessionRow, StoreError, brief, rows, sql};
 use super::partitions;
 
 /// Keeps appends away while a session goes.
@@ -61,6 +61,7 @@ pub(super) async fn list(pool: &PgPool, filter: &SessionFilter) -> Result<Listed
         .bind(filter.live)
         .bind(filter.before)
         .bind(i64::from(filter.limit))
+        .bind(brief::READ_LETTERS)
         .fetch_all(pool)
         .await?;
     Ok(rows::sessions(&found, filter.limit))

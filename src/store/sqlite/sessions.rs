@@ -2,7 +2,7 @@
 
 use sqlx::sqlite::SqlitePool;
 
-use super::super::{Created, Listed, SessionFilter, SessionRow, StoreError, rows, sql};
+use super::super::{Created, Listed, SessionFilter, SessionRow, StoreError, brief, rows, sql};
 
 pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<Created, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
@@ -53,6 +53,7 @@ pub(super) async fn list(readers: &SqlitePool, filter: &SessionFilter) -> Result
         .bind(filter.live)
         .bind(filter.before)
         .bind(i64::from(filter.limit))
+        .bind(brief::READ_LETTERS)
         .fetch_all(readers)
         .await?;
     Ok(rows::sessions(&found, filter.limit))
