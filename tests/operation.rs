@@ -13,6 +13,8 @@ mod support;
 mod dashboard;
 #[path = "operation/log.rs"]
 mod log;
+#[path = "operation/long.rs"]
+mod long;
 #[path = "operation/metrics.rs"]
 mod metrics;
 #[path = "operation/openapi.rs"]
