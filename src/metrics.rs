@@ -113,12 +113,13 @@ pub struct Metrics {
     pub audit_unstored: Counter,
 }
 
-const REASONS: [(Reason, &str); 5] = [
+const REASONS: [(Reason, &str); 6] = [
     (Reason::SpoolFull, "spool_full"),
     (Reason::JournalLimit, "journal_limit"),
     (Reason::NotRecorded, "not_recorded"),
     (Reason::AgentLost, "agent_lost"),
     (Reason::NotLogged, "not_logged"),
+    (Reason::Unreadable, "unreadable"),
 ];
 
 /// How far a viewer is.

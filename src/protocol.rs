@@ -403,6 +403,14 @@ fn is_yes(yes: &bool) -> bool {
     *yes
 }
 
+fn is_no(yes: &bool) -> bool {
+    !*yes
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 fn yes() -> bool {
     true
 }
@@ -424,6 +432,9 @@ pub struct SessionInfo {
     pub owner: String,
     /// The command and its arguments.
     pub command: Vec<String>,
+    /// Whether that is only its start, as in lists where it is longer than 1 KiB: the session itself has the whole.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub command_cut: bool,
     /// Whether it has a terminal.
     pub tty: bool,
     /// Whether its output is recorded.
@@ -455,6 +466,9 @@ pub struct SessionList {
     pub sessions: Vec<SessionInfo>,
     /// The `before` of the next page, if there may be one.
     pub next: Option<String>,
+    /// How many more there are that this hub cannot read, damaged or of a later version; its log names them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: u64,
 }
 
 /// The answer to a start: the session, and a ticket for its driver.
@@ -523,6 +537,9 @@ pub struct TicketInfo {
 pub struct TicketList {
     /// The tickets.
     pub tickets: Vec<TicketInfo>,
+    /// How many more there are that this hub cannot read, damaged or of a later version; its log names them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: u64,
 }
 
 /// A line of the audit trail.
@@ -538,7 +555,7 @@ pub struct AuditLine {
     pub session: Option<Uuid>,
     /// From which address.
     pub address: String,
-    /// `ok`, or the code of the error that answered it.
+    /// `ok`, or the code of the error that answered it; `refused` where the line speaks of many.
     pub outcome: String,
     /// More, for a person.
     pub detail: String,
@@ -549,6 +566,9 @@ pub struct AuditLine {
 pub struct AuditList {
     /// The lines.
     pub lines: Vec<AuditLine>,
+    /// How many more there are that this hub cannot read, damaged or of a later version; its log names them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unreadable: u64,
 }
 
 /// The answer of `GET /readyz` of a hub that can serve.

@@ -126,6 +126,8 @@ pub enum Reason {
     NotLogged = 6,
     /// Nothing is known to be missing: another hub goes on here, under numbers that the one before it can't have given.
     Renumbered = 7,
+    /// The journal had it, and what stands there cannot be read.
+    Unreadable = 8,
     /// One that this version does not know.
     Unknown = 0,
 }
@@ -140,6 +142,7 @@ impl Reason {
             5 => Self::Acknowledged,
             6 => Self::NotLogged,
             7 => Self::Renumbered,
+            8 => Self::Unreadable,
             _ => Self::Unknown,
         }
     }
@@ -164,6 +167,7 @@ impl Reason {
                  known"
             }
             Self::Renumbered => "another hub has taken its source over",
+            Self::Unreadable => "what the journal has of it cannot be read",
             Self::Unknown => "of something that this version does not know",
         }
     }
@@ -427,6 +431,8 @@ mod tests {
         assert_eq!(hex(dropped), format!("0400000000000009{at}000000000000020001"));
         let dropped = Payload::Dropped { to: 0x0200, reason: Reason::Acknowledged };
         assert_eq!(hex(dropped), format!("0400000000000009{at}000000000000020005"));
+        let dropped = Payload::Dropped { to: 0x0200, reason: Reason::Unreadable };
+        assert_eq!(hex(dropped), format!("0400000000000009{at}000000000000020008"));
         let exit = Record { offset: 0, time: 0, payload: Payload::Exit(Cause::Exited { status: 7 }.into()) };
         assert_eq!(&exit.to_bytes()[HEADER_LEN..], br#"{"cause":"exited","status":7}"#);
         assert_eq!(exit.to_bytes()[0], 5);

@@ -142,7 +142,7 @@ impl Recorder {
             // Somebody who read has found out before that the store has less.
             return Ok(Appended::Back(extent));
         }
-        let no_memory = |error: std::io::Error| StoreError::Row { table: "chunks", reason: error.to_string() };
+        let no_memory = |error: std::io::Error| StoreError::of_row("chunks", error);
         let data = Bytes::from(pack(&batch.bytes).map_err(no_memory)?);
         let stored_bytes = data.len() as u64;
         let chunk = Chunk {

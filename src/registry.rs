@@ -280,6 +280,7 @@ impl Registry {
             app: wanted.app.clone(),
             owner: owner.into(),
             command: wanted.command.clone(),
+            command_cut: false,
             tty: wanted.tty,
             record: wanted.record,
             detached: wanted.unheld,

@@ -9,7 +9,6 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,7 @@ use crate::http::auth::review::Reviews;
 use crate::http::auth::webhook::WebhookError;
 use crate::http::auth::{Tokens, TokensError, secret};
 use crate::http::stream::Listener;
-use crate::http::{Hub, TRAIL, metrics, routes, serve, write_trail};
+use crate::http::{Hub, Trail, metrics, routes, serve, write_trail};
 use crate::kubernetes::{Cluster, ClusterError};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -249,7 +248,7 @@ pub async fn run(settings: Server) -> Result<(), ServerError> {
     tasks.spawn("reaper", reaper::run(registry.clone(), settings.limits.clone()));
     let logs = Logs::new(registry.clone(), settings.apps.clone(), cluster.clone(), tasks.clone());
     let (origins, logs_read) = (settings.origins.clone(), logs.followers());
-    let (trail, lines) = mpsc::channel(TRAIL);
+    let (trail, lines) = Trail::new(tasks.clone(), metrics.clone());
     tasks.spawn_to_end("audit", write_trail(store.clone(), lines, metrics.clone()));
     let closing = CancellationToken::new();
     let hub = Arc::new(Hub {

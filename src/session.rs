@@ -451,6 +451,7 @@ mod tests {
             app: "blog".into(),
             owner: "ada".into(),
             command: vec!["true".into()],
+            command_cut: false,
             tty: false,
             record: true,
             detached: false,

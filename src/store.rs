@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::record::Exit;
 
+pub mod brief;
 mod error;
 mod journal;
 pub mod measured;
@@ -25,6 +26,7 @@ mod rows;
 mod schema;
 mod sql;
 pub mod sqlite;
+pub mod unreadable;
 
 pub use error::StoreError;
 
@@ -99,6 +101,8 @@ pub struct SessionRow {
     pub owner: String,
     /// The command and its arguments. Values of its environment are never here.
     pub command: Vec<String>,
+    /// Whether that is only its start, as in lists where it is long: [`brief::cut_command`].
+    pub command_cut: bool,
     /// Whether it has a terminal.
     pub tty: bool,
     /// Whether its output is journalled.
@@ -145,6 +149,17 @@ pub struct SessionFilter {
     pub before: Option<Micros>,
     /// At most so many.
     pub limit: u32,
+}
+
+/// What a listing found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed<T> {
+    /// The rows that this version can read.
+    pub rows: Vec<T>,
+    /// How many rows it cannot read; the log names them.
+    pub unreadable: u64,
+    /// The `before` of the next page, where this one is full.
+    pub next: Option<Micros>,
 }
 
 /// What a chunk holds.
@@ -273,7 +288,7 @@ pub struct AuditRow {
     pub session: Option<Uuid>,
     /// From which address.
     pub address: String,
-    /// `ok`, or the code of the error that answered it.
+    /// `ok`, or the code of the error that answered it; `refused` where the line speaks of many.
     pub outcome: String,
     /// More, for a person; never a secret.
     pub detail: String,
@@ -346,8 +361,11 @@ pub trait Store: Send + Sync + 'static {
     /// The session that this owner started with this idempotency key.
     async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError>;
 
-    /// Sessions, newest first.
-    async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError>;
+    /// Sessions, newest first. Of a long command they have the start, and no more is loaded.
+    async fn sessions(&self, filter: &SessionFilter) -> Result<Listed<SessionRow>, StoreError>;
+
+    /// The apps that sessions belong to, each once.
+    async fn apps(&self) -> Result<Vec<String>, StoreError>;
 
     /// Counts the sessions that have not ended: those of `owner`, and those of `app`.
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError>;
@@ -379,7 +397,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Chunks of records in order, from the one that holds `offset` (or the oldest behind it; the last one that ends
     /// right at `offset` where none holds it, so that records without length at the end are found), until `max_bytes`
-    /// of compressed data are reached; at least one where there is one.
+    /// of compressed data are reached; at least one where there is one. Of a row that cannot be read the chunk has no
+    /// data, and offsets that need not be true.
     async fn chunks(&self, session: Uuid, offset: u64, max_bytes: u64) -> Result<Vec<Chunk>, StoreError>;
 
     /// The chunk of records with this `seq`.
@@ -410,13 +429,13 @@ pub trait Store: Send + Sync + 'static {
     async fn revoke_ticket(&self, session: Uuid, id: Uuid, now: Micros) -> Result<bool, StoreError>;
 
     /// The session's tickets, by id.
-    async fn tickets(&self, session: Uuid) -> Result<Vec<TicketRow>, StoreError>;
+    async fn tickets(&self, session: Uuid) -> Result<Listed<TicketRow>, StoreError>;
 
     /// Writes a line of the audit trail.
     async fn add_audit(&self, row: &AuditRow) -> Result<(), StoreError>;
 
     /// Reads the audit trail, newest first.
-    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError>;
+    async fn audit(&self, filter: &AuditFilter) -> Result<Listed<AuditRow>, StoreError>;
 
     /// Applies retention. Sessions that live are never touched. How many sessions went; those that only lost their
     /// journal to `total_bytes` stay, and do not count.

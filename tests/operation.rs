@@ -13,6 +13,8 @@ mod support;
 mod dashboard;
 #[path = "operation/log.rs"]
 mod log;
+#[path = "operation/long.rs"]
+mod long;
 #[path = "operation/metrics.rs"]
 mod metrics;
 #[path = "operation/openapi.rs"]
@@ -21,6 +23,8 @@ mod openapi;
 mod ready;
 #[path = "operation/schema.rs"]
 mod schema;
+#[path = "operation/unreadable.rs"]
+mod unreadable;
 #[path = "operation/viewers.rs"]
 mod viewers;
 

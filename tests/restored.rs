@@ -229,6 +229,7 @@ fn row(server: &Server) -> foghorn::store::SessionRow {
         app: "test".into(),
         owner: "tester".into(),
         command: vec!["true".into()],
+        command_cut: false,
         tty: false,
         record: true,
         detached: true,
@@ -317,6 +318,6 @@ async fn a_hub_that_runs_puts_back_what_its_database_has_forgotten() {
     }
     let store = foghorn::store::open(Some(&database.url()), &PathBuf::new()).await.unwrap();
     let live = SessionFilter { live: Some(true), limit: 10, ..SessionFilter::default() };
-    assert_eq!(store.sessions(&live).await.unwrap(), []);
+    assert_eq!(store.sessions(&live).await.unwrap().rows, []);
     store.close().await;
 }

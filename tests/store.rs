@@ -21,6 +21,8 @@ mod sessions;
 mod support;
 #[path = "store/tickets.rs"]
 mod tickets;
+#[path = "store/unreadable.rs"]
+mod unreadable;
 
 /// Makes two tests of each behaviour, `sqlite::NAME` and `postgres::NAME`.
 macro_rules! on_both {
@@ -96,6 +98,14 @@ on_both! {
         a_day_that_is_used_again_works,
         retention_disturbs_nobody,
         one_hub_at_a_time_is_alone;
+    unreadable:
+        a_session_that_cannot_be_read_is_left_out_of_lists_and_counted,
+        pages_go_on_across_sessions_that_cannot_be_read,
+        a_session_that_cannot_be_read_is_no_other_start_and_not_put_back_twice,
+        a_session_that_cannot_be_read_expires,
+        a_ticket_that_cannot_be_read_is_left_out_and_counted,
+        a_chunk_whose_row_cannot_be_read_has_no_data,
+        sizes_that_cannot_be_keep_retention_from_nothing;
     life:
         the_installation_keeps_its_id,
         reopening_keeps_everything,

@@ -78,6 +78,19 @@ impl CannotStart {
     }
 }
 
+/// The longest name that is told whole in a reason, in bytes.
+const NAME_BYTES: usize = 256;
+
+/// A program's or a directory's name, for a reason: a caller may have made it as long as a request.
+fn named(name: &OsStr) -> String {
+    let mut name = name.to_string_lossy().into_owned();
+    if name.len() > NAME_BYTES {
+        name.truncate(name.floor_char_boundary(NAME_BYTES));
+        name.push('…');
+    }
+    name
+}
+
 impl Command {
     /// Starts what `start` says, marked with the session's id; in a pod, as the container's own program would be.
     ///
@@ -89,10 +102,10 @@ impl Command {
         let program = words.next().ok_or(CannotStart::system("command", "empty"))?;
         let dir = pod.map_or(Path::new(&start.dir), |pod| &pod.dir);
         if !dir.is_dir() {
-            return Err(CannotStart { status: 126, reason: format!("{}: no such directory", dir.display()) });
+            return Err(CannotStart { status: 126, reason: format!("{}: no such directory", named(dir.as_os_str())) });
         }
         if access(dir, Access::EXEC_OK).is_err() {
-            let reason = format!("{}: permission denied to start there", dir.display());
+            let reason = format!("{}: permission denied to start there", named(dir.as_os_str()));
             return Err(CannotStart { status: 126, reason });
         }
         let mut command = std::process::Command::new(program);
@@ -101,7 +114,7 @@ impl Command {
             command.env_clear();
         }
         command.envs(&start.env).env(MARK, session);
-        let program = &*program.to_string_lossy();
+        let program = &*named(program);
         match start.terminal {
             Some(size) => Self::on_terminal(command, size, start.stdin),
             None => Self::on_pipes(command, start.stdin),

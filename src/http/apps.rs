@@ -13,10 +13,6 @@ use super::auth::{Act, Caller};
 use super::error::ApiError;
 use crate::kubernetes::error::{is_refusal, sentence};
 use crate::protocol::{AppInfo, AppList};
-use crate::store::SessionFilter;
-
-/// How many of the newest sessions are looked at for the names of their apps, where there is no cluster to be asked.
-const SESSIONS: u32 = 1000;
 
 /// For how many apps at once it is asked whether the caller may do something with them.
 const AT_ONCE: usize = 16;
@@ -60,9 +56,8 @@ async fn any(hub: &Hub, caller: &Caller, app: &str) -> Result<bool, ApiError> {
 
 /// The apps that the settings name, and those of sessions.
 async fn known(hub: &Hub) -> Result<Vec<AppInfo>, ApiError> {
-    let filter = SessionFilter { limit: SESSIONS, ..SessionFilter::default() };
-    let of_sessions = hub.store().sessions(&filter).await?.into_iter().map(|session| session.app);
-    let mut names: Vec<String> = hub.apps.iter().cloned().chain(of_sessions).collect();
+    let mut names = hub.store().apps().await?;
+    names.extend(hub.apps.iter().cloned());
     names.sort_unstable();
     names.dedup();
     Ok(names.into_iter().map(|app| AppInfo { app, namespace: None, processes: BTreeMap::new() }).collect())

@@ -9,7 +9,7 @@ use crate::backend::BackendError;
 use crate::logs::LogsError;
 use crate::protocol::Problem;
 use crate::registry::RegistryError;
-use crate::store::StoreError;
+use crate::store::{StoreError, unreadable};
 
 /// The media type of an error.
 const PROBLEM: &str = "application/problem+json";
@@ -145,11 +145,17 @@ impl From<QueryRejection> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the store failed");
-        match error {
-            StoreError::Full(_) => Self::full(),
-            _ => Self::unavailable(),
-        }
+        let code = match &error {
+            StoreError::Row { table: "sessions", .. } => "session_unreadable",
+            StoreError::Row { .. } => "row_unreadable",
+            _ => {
+                tracing::error!(%error, "the store failed");
+                return if matches!(error, StoreError::Full(_)) { Self::full() } else { Self::unavailable() };
+            }
+        };
+        unreadable::tell(&error);
+        let detail = format!("{error}; it is damaged or of a later version, and the hub's operator has to look at it");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail)
     }
 }
 

@@ -36,7 +36,7 @@ pub fn router(hub: Arc<Hub>) -> Router {
 
 fn text(hub: &Hub) -> Response {
     hub.metrics.note_sessions(&sessions(hub));
-    hub.metrics.note_audit_waiting(hub.trail.max_capacity() - hub.trail.capacity());
+    hub.metrics.note_audit_waiting(hub.trail.waiting());
     hub.metrics.note_tokens_unreadable(hub.tokens.are_unreadable());
     match hub.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))], text).into_response(),

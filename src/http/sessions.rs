@@ -20,7 +20,7 @@ use crate::protocol::{AuditLine, AuditList, NewSession, NewSignal, NewSource, Se
 use crate::registry::Found;
 use crate::session::{Session, now};
 use crate::source::Command;
-use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow};
+use crate::store::{AuditFilter, AuditRow, Micros, Right, SessionFilter, SessionRow, StoreError, brief};
 
 /// The longest that [`show`] waits for an end.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -59,6 +59,7 @@ pub fn info(row: &SessionRow, session: Option<&Session>) -> SessionInfo {
         app: row.app.clone(),
         owner: row.owner.clone(),
         command: row.command.clone(),
+        command_cut: row.command_cut,
         tty: row.tty,
         record: row.record,
         detached: row.detached,
@@ -93,7 +94,12 @@ pub(super) async fn find_with_right(
     right: Right,
     what: &str,
 ) -> Result<(Arc<Session>, Right), ApiError> {
-    let found = hub.registry.look_up(id).await?.ok_or_else(|| ApiError::no_session(id))?;
+    let found = match hub.registry.look_up(id).await {
+        // Whose it is cannot be read either.
+        Err(StoreError::Row { .. }) if !caller.is_admin(hub).await? => None,
+        found => found?,
+    };
+    let found = found.ok_or_else(|| ApiError::no_session(id))?;
     // What is logged about this request names its session from here on.
     tracing::Span::current().record("session", tracing::field::display(found.row().id));
     // First of all: nobody else waits for it, or hears where it lives.
@@ -180,7 +186,7 @@ pub async fn list(
         Some(_) => return Err(ApiError::invalid("state is one of live, ended and all")),
     };
     if let Caller::Ticket(bearer) = &caller {
-        return Ok(Json(SessionList { sessions: of_ticket(&hub, &caller, bearer).await?, next: None }));
+        return Ok(Json(SessionList { sessions: of_ticket(&hub, &caller, bearer).await?, next: None, unreadable: 0 }));
     }
     let others = caller.sees_others(&hub, query.app.as_deref()).await?;
     let filter = SessionFilter {
@@ -203,31 +209,34 @@ async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<Se
         Found::Here(session) => Some(&**session),
         Found::Stored(_) => None,
     };
-    Ok(vec![info(found.row(), session)])
+    let mut info = info(found.row(), session);
+    info.command_cut = brief::cut_command(&mut info.command);
+    Ok(vec![info])
 }
 
 /// A page of what the caller sees; fewer than were asked for, and a next page, where most is not for them.
 async fn page(hub: &Hub, caller: &Caller, mut filter: SessionFilter) -> Result<SessionList, ApiError> {
-    let (limit, live) = (filter.limit as usize, hub.registry.live());
-    let mut sessions = Vec::new();
+    let (limit, live) = (filter.limit, hub.registry.live());
+    let (mut sessions, mut unreadable, mut next) = (Vec::new(), 0, None);
     for _ in 0..LOOKS {
-        let rows = hub.store().sessions(&filter).await?;
-        for row in &rows {
-            filter.before = Some(row.created_at);
+        // No more than there is room for, so that nothing of a page is passed over, or counted twice.
+        filter.limit = limit - sessions.len() as u32;
+        let page = hub.store().sessions(&filter).await?;
+        unreadable += page.unreadable;
+        for row in &page.rows {
             if caller.right(hub, row).await?.is_none() {
                 continue;
             }
             let session = live.iter().find(|session| session.id() == row.id);
             sessions.push(info(row, session.map(|session| &**session)));
-            if sessions.len() == limit {
-                return Ok(SessionList { sessions, next: filter.before.map(time) });
-            }
         }
-        if rows.len() < limit {
-            return Ok(SessionList { sessions, next: None });
+        next = page.next;
+        filter.before = next;
+        if next.is_none() || sessions.len() as u32 >= limit {
+            break;
         }
     }
-    Ok(SessionList { sessions, next: filter.before.map(time) })
+    Ok(SessionList { sessions, next: next.map(time), unreadable })
 }
 
 /// What [`show`] can be asked for.
@@ -359,8 +368,9 @@ pub async fn audit(
         before: query.before.as_deref().map(micros).transpose()?,
         limit: query.limit.unwrap_or(ROWS.1).clamp(1, ROWS.0),
     };
-    let lines = hub.store().audit(&filter).await?.into_iter().map(audit_line).collect();
-    Ok(Json(AuditList { lines }))
+    let page = hub.store().audit(&filter).await?;
+    let lines = page.rows.into_iter().map(audit_line).collect();
+    Ok(Json(AuditList { lines, unreadable: page.unreadable }))
 }
 
 fn audit_line(row: AuditRow) -> AuditLine {

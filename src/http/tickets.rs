@@ -121,8 +121,9 @@ pub async fn list(
     Path(id): Path<String>,
 ) -> Result<Json<TicketList>, ApiError> {
     let session = find(&hub, &caller, &id, Right::Control, "see the tickets of this session").await?;
-    let tickets = hub.store().tickets(session.id()).await?.into_iter().map(shown).collect();
-    Ok(Json(TicketList { tickets }))
+    let found = hub.store().tickets(session.id()).await?;
+    let tickets = found.rows.into_iter().map(shown).collect();
+    Ok(Json(TicketList { tickets, unreadable: found.unreadable }))
 }
 
 fn shown(ticket: TicketRow) -> TicketInfo {

@@ -287,10 +287,9 @@ async fn known(log: &Log, join: &Join) -> Result<Vec<SessionRow>, StoreError> {
             ..SessionFilter::default()
         };
         let page = log.registry.store().sessions(&filter).await?;
-        before = page.last().map(|row| row.created_at);
-        let more = page.len() == PAGE as usize;
-        rows.extend(page);
-        if !more {
+        before = page.next;
+        rows.extend(page.rows);
+        if before.is_none() {
             break;
         }
     }

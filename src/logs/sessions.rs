@@ -96,16 +96,29 @@ pub async fn newer(registry: &Registry, app: &str, newest: u64) -> Result<Vec<Se
     let mut before = None;
     loop {
         let filter = SessionFilter { app: Some(app.into()), before, limit: PAGE, ..SessionFilter::default() };
-        let rows = registry.store().sessions(&filter).await?;
-        before = rows.last().map(|row| row.created_at);
-        let last = rows.len() < PAGE as usize || rows.iter().all(|row| number(row) <= newest);
-        found.extend(rows.into_iter().filter(|row| number(row) > newest && is_told(row)));
-        if last {
+        let page = registry.store().sessions(&filter).await?;
+        before = page.next;
+        let known = !page.rows.is_empty() && page.rows.iter().all(|row| number(row) <= newest);
+        found.extend(page.rows.into_iter().filter(|row| number(row) > newest && is_told(row)));
+        if known || before.is_none() {
             break;
         }
     }
     found.sort_by_key(number);
     Ok(found)
+}
+
+/// The number of the app's newest session.
+async fn newest(registry: &Registry, app: &str) -> Result<u64, StoreError> {
+    let mut filter = SessionFilter { app: Some(app.into()), limit: PAGE, ..SessionFilter::default() };
+    loop {
+        let page = registry.store().sessions(&filter).await?;
+        // None of a page may be one that can be read.
+        match (page.rows.iter().map(number).max(), page.next) {
+            (None, Some(next)) => filter.before = Some(next),
+            (newest, _) => return Ok(newest.unwrap_or(0)),
+        }
+    }
 }
 
 /// The app's sessions that have not ended, the oldest first.
@@ -114,7 +127,7 @@ pub async fn newer(registry: &Registry, app: &str, newest: u64) -> Result<Vec<Se
 /// What the store says.
 pub async fn live(registry: &Registry, app: &str) -> Result<Vec<SessionRow>, StoreError> {
     let filter = SessionFilter { app: Some(app.into()), live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
-    let mut rows = registry.store().sessions(&filter).await?;
+    let mut rows = registry.store().sessions(&filter).await?.rows;
     rows.retain(is_told);
     rows.sort_by_key(number);
     Ok(rows)
@@ -150,8 +163,7 @@ impl Log {
     /// # Errors
     /// What the store says.
     pub(super) async fn open_sessions(self: &Arc<Self>) -> Result<(), StoreError> {
-        let filter = SessionFilter { app: Some(self.app().into()), limit: PAGE, ..SessionFilter::default() };
-        let newest = self.registry.store().sessions(&filter).await?.iter().map(number).max().unwrap_or(0);
+        let newest = newest(&self.registry, self.app()).await?;
         // Asked for after the newest number was: one that comes in between has a higher number, and is found as new.
         let rows = live(&self.registry, self.app()).await?;
         let mut known = newest;

@@ -11,12 +11,12 @@ use uuid::Uuid;
 use super::card::Card;
 use super::{Registry, RegistryError};
 use crate::backend::{BackendError, TAKERS};
-use crate::record::{Batch, Exit, NUMBERS, Payload};
+use crate::record::{Exit, NUMBERS, Payload};
 use crate::session::Session;
-use crate::session::history::{Journal, unpack};
+use crate::session::history::{Journal, records};
 use crate::session::notices::Notice;
 use crate::source::Command;
-use crate::store::{Extent, Micros, SessionFilter, SessionRow, StoreError};
+use crate::store::{Extent, Micros, SessionFilter, SessionRow, StoreError, unreadable};
 
 /// How long a hub that starts waits for the agents of sessions that its database does not know; afterwards they are
 /// taken up beside all else.
@@ -33,11 +33,17 @@ impl Registry {
     pub async fn adopt(self: &Arc<Self>) -> Result<usize, RegistryError> {
         self.installation().await?;
         let filter = SessionFilter { live: Some(true), limit: u32::MAX, ..SessionFilter::default() };
-        let rows = self.store.sessions(&filter).await?;
-        for row in rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
+        let found = self.store.sessions(&filter).await?;
+        if found.unreadable > 0 {
+            tracing::error!(
+                sessions = found.unreadable,
+                "live sessions cannot be taken up, since their rows cannot be read; what they run is left alone"
+            );
+        }
+        for row in found.rows.into_iter().filter(|row| self.backend.reaches(&row.place)) {
             let id = row.id;
-            match self.adopt_one(row).await {
-                Ok(_) => {}
+            match self.adopt_listed(row).await {
+                Ok(()) => {}
                 // One session that cannot be read must not keep the others from their hub.
                 Err(error @ StoreError::Row { .. }) => {
                     tracing::error!(%error, session = %id, "cannot take up a session")
@@ -55,6 +61,15 @@ impl Registry {
         });
         let _later = tokio::time::timeout(UNKNOWN, looked).await;
         Ok(self.live.len())
+    }
+
+    /// Takes a session up of which a list has the row.
+    async fn adopt_listed(self: &Arc<Self>, mut row: SessionRow) -> Result<(), StoreError> {
+        if row.command_cut {
+            let Some(whole) = self.store.session(row.id).await? else { return Ok(()) };
+            row = whole;
+        }
+        self.adopt_one(row).await.map(drop)
     }
 
     /// The session, or none where it has its end after all.
@@ -95,7 +110,15 @@ impl Registry {
                 continue;
             }
             let registry = self.clone();
-            match self.store.session(id).await? {
+            let row = match self.store.session(id).await {
+                // It is left alone, whatever it is.
+                Err(error @ StoreError::Row { .. }) => {
+                    unreadable::tell(&error);
+                    continue;
+                }
+                row => row?,
+            };
+            match row {
                 Some(mut row) if row.exit.is_some() => {
                     merge(&mut row.place, place);
                     let Some(once) = Once::of(&registry, id) else { continue };
@@ -182,8 +205,14 @@ impl Registry {
     /// The end that a journal has although its session is not noted as ended, and when it was.
     async fn committed_end(&self, row: &SessionRow, extent: &Extent) -> Result<Option<(Exit, Micros)>, StoreError> {
         let Some(last) = self.store.chunk(row.id, extent.next_seq - 1).await? else { return Ok(None) };
-        let records = Batch::parse(unpack(&last.data)?).ok().and_then(|batch| batch.records().last());
-        Ok(records.and_then(|record| match record.payload {
+        let last = match records(&last) {
+            Ok(batch) => batch.records().last(),
+            Err(reason) => {
+                unreadable::tell_of(&format!("chunk {} of the session {}", last.seq, row.id), &reason);
+                None
+            }
+        };
+        Ok(last.and_then(|record| match record.payload {
             Payload::Exit(exit) => Some((exit, record.time as Micros)),
             _ => None,
         }))

@@ -60,6 +60,7 @@ impl Card {
             app: self.app,
             owner: self.owner,
             command: self.command,
+            command_cut: false,
             tty: self.tty,
             record: self.record,
             detached: self.detached,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::record::{Batch, NUMBERS, Payload, Reason, Record};
 use crate::source::Printed;
-use crate::store::{Extent, SharedStore, StoreError};
+use crate::store::{Chunk, Extent, SharedStore, StoreError, unreadable};
 
 /// Bytes asked of the journal or the spool in one read.
 const PIECE: u64 = 256 << 10;
@@ -52,31 +52,77 @@ impl Journal {
         &self.store
     }
 
-    /// Records from `offset` on, some of them; empty where it has none from there. What was deleted comes as a dropped
-    /// record.
+    /// Records from `offset` on, some of them; empty where it has none from there. What was deleted, and what cannot be
+    /// read, comes as a dropped record.
     ///
     /// # Errors
-    /// What the store says; a chunk that cannot be unpacked is an error of its row.
+    /// What the store says.
     pub async fn read(&self, offset: u64) -> Result<Option<Batch>, StoreError> {
+        let end = self.extent().to;
         let chunks = self.store.chunks(self.session, offset, PIECE / 4).await?;
-        let Some(first) = chunks.first() else {
-            self.look_again(offset).await?;
-            return Ok(None);
-        };
-        if first.from > offset {
-            let payload = Payload::Dropped { to: first.from, reason: Reason::JournalLimit };
-            return Ok(Some(Batch::of(&Record { offset, time: first.first_time as u64, payload })));
-        }
-        let mut bytes = bytes::BytesMut::new();
+        let (mut bytes, mut at, mut broken) = (bytes::BytesMut::new(), offset, None);
         for chunk in &chunks {
             // What compresses well is much more than what was read.
             if bytes.len() as u64 >= PIECE {
                 break;
             }
-            bytes.extend_from_slice(&unpack(&chunk.data)?);
+            match records(chunk) {
+                Ok(batch) if batch.from <= at => {
+                    at = at.max(batch.to);
+                    bytes.extend_from_slice(&batch.after(offset).bytes);
+                }
+                Err(reason) if bytes.is_empty() => {
+                    self.tell(&format!("chunk {}", chunk.seq), &reason);
+                    // Of those that say where they end, the first.
+                    let to = Some(chunk.to).filter(|to| (offset + 1..=end).contains(to));
+                    broken = broken.into_iter().chain(to).min();
+                }
+                Ok(batch) if bytes.is_empty() => return self.missing(offset, Some(batch.from), end).await,
+                // What is missing here is told by the next read.
+                _ => break,
+            }
         }
-        let batch = Batch::parse(bytes.freeze()).map_err(|error| broken(&error))?.after(offset);
-        Ok((!batch.is_empty()).then_some(batch))
+        match bytes.is_empty() {
+            true => self.missing(offset, broken, end).await,
+            false => Ok(Batch::parse(bytes.freeze()).ok()),
+        }
+    }
+
+    /// A dropped record up to `to`, or to the journal's end, which was `end` before it was read; none where it had
+    /// nothing from `offset` on.
+    async fn missing(&self, offset: u64, to: Option<u64>, end: u64) -> Result<Option<Batch>, StoreError> {
+        if offset >= to.unwrap_or(end) {
+            return Ok(None);
+        }
+        let there = match self.store.extent(self.session).await {
+            Err(StoreError::Row { reason, .. }) => {
+                self.tell("the journal's extent", &reason);
+                self.extent()
+            }
+            there => there?,
+        };
+        // An older copy of the store was put in place.
+        if there.to < self.extent().to {
+            self.moved(there);
+        }
+        let to = to.unwrap_or(end.min(there.to));
+        let (to, reason) = match offset < there.from {
+            true => (to.min(there.from), Reason::JournalLimit),
+            false => (to, Reason::Unreadable),
+        };
+        if offset >= to {
+            return Ok(None);
+        }
+        if reason == Reason::Unreadable {
+            self.tell(&format!("what the journal has before {to}"), "it is missing, or cannot be read");
+        }
+        let payload = Payload::Dropped { to, reason };
+        Ok(Some(Batch::of(&Record { offset, time: super::now() as u64, payload })))
+    }
+
+    /// Says in the log what of this session cannot be read, once.
+    fn tell(&self, what: &str, reason: &str) {
+        unreadable::tell_of(&format!("{what}, of the session {}", self.session), reason);
     }
 
     /// The last output up to `to`, in one piece, and how much of it came after numbers that were left out: as
@@ -156,17 +202,6 @@ impl Journal {
         }
         Ok((bytes, anew))
     }
-
-    /// Where the store has nothing although it should: an older copy of it was put in place, and tells how much it has.
-    async fn look_again(&self, offset: u64) -> Result<(), StoreError> {
-        if offset < self.extent().to {
-            let there = self.store.extent(self.session).await?;
-            if there.to < self.extent().to {
-                self.moved(there);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Compresses encoded records for a chunk.
@@ -177,22 +212,32 @@ pub fn pack(records: &[u8]) -> std::io::Result<Vec<u8>> {
     zstd::bulk::compress(records, 1)
 }
 
-/// The encoded records of a chunk.
+/// The encoded records that were packed.
 ///
 /// # Errors
-/// Where the data are not what [`pack`] made.
-pub fn unpack(data: &[u8]) -> Result<bytes::Bytes, StoreError> {
+/// Where the data are not what [`pack`] made; in words.
+pub fn unpack(data: &[u8]) -> Result<bytes::Bytes, String> {
     if data.is_empty() {
         // To zstd that is no frame, and so nothing that could be wrong.
-        return Err(broken(&"empty"));
+        return Err("it is empty".into());
     }
     let size = zstd::zstd_safe::get_frame_content_size(data).ok().flatten().unwrap_or_default();
-    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CHUNK).ok_or(broken(&"too large"))?;
-    zstd::bulk::decompress(data, size).map(Into::into).map_err(|error| broken(&error))
+    let size = usize::try_from(size).ok().filter(|size| *size <= MAX_CHUNK).ok_or("it is too large")?;
+    zstd::bulk::decompress(data, size).map(Into::into).map_err(|error| error.to_string())
 }
 
-fn broken(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Row { table: "chunks", reason: error.to_string() }
+/// The records of a chunk, all of which can be decoded, and which stand where the chunk says.
+///
+/// # Errors
+/// Where that is not so; in words.
+pub fn records(chunk: &Chunk) -> Result<Batch, String> {
+    let batch = Batch::parse(unpack(&chunk.data)?).map_err(|error| error.to_string())?;
+    let mut rest = batch.bytes.clone();
+    while Record::decode(&mut rest).map_err(|error| error.to_string())?.is_some() {}
+    match (batch.from, batch.to) == (chunk.from, chunk.to) {
+        true => Ok(batch),
+        false => Err(format!("its records are from {} to {}, and not where it says", batch.from, batch.to)),
+    }
 }
 
 #[cfg(test)]
@@ -200,7 +245,7 @@ mod tests {
     use super::*;
     use crate::record::Stream;
     use crate::session::tests::row;
-    use crate::store::{self, Chunk, ChunkKind};
+    use crate::store::{self, ChunkKind};
 
     #[tokio::test]
     async fn what_was_printed_is_found_across_numbers_that_were_left_out() {

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::history::{pack, records};
 use super::screen::Screen;
 use super::{Session, lock, now};
 use crate::record::{Batch, Payload, Record, Size};
-use crate::store::{Chunk, ChunkKind};
+use crate::store::{Chunk, ChunkKind, unreadable};
 
 /// After how many bytes of output the screen is checkpointed.
 const CHECKPOINT: u64 = 1 << 20;
@@ -122,9 +123,19 @@ impl Session {
         if self.journal.extent().to == 0 {
             return None;
         }
-        let chunk = self.journal.store().screen(self.id(), self.head()).await.ok()??;
-        let mut bytes = super::history::unpack(&chunk.data).ok()?;
-        Record::decode(&mut bytes).ok()?
+        let mut before = self.head();
+        loop {
+            let chunk = self.journal.store().screen(self.id(), before).await.ok()??;
+            match records(&chunk) {
+                Ok(batch) => return batch.records().next(),
+                // The one before it does as well: then more is read.
+                Err(reason) => {
+                    let what = format!("the screen at {} of the session {}", chunk.to, self.id());
+                    unreadable::tell_of(&what, &reason);
+                    before = chunk.to.min(before).checked_sub(1)?;
+                }
+            }
+        }
     }
 
     /// A checkpoint that cannot be stored is left out: the next hub then reads more.
@@ -132,7 +143,7 @@ impl Session {
         if !self.row.record {
             return;
         }
-        let Ok(data) = super::history::pack(&record.to_bytes()) else { return };
+        let Ok(data) = pack(&record.to_bytes()) else { return };
         let chunk = Chunk {
             kind: ChunkKind::Screen,
             seq: (record.offset / CHECKPOINT) as i64,

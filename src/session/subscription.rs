@@ -162,7 +162,7 @@ impl Past {
             };
             if self.journal && (offset < journal_end || settled) {
                 match self.session.journal.read(offset).await {
-                    Ok(Some(batch)) => return batch,
+                    Ok(Some(batch)) => return short_of(batch, ring),
                     Ok(None) => {}
                     Err(error) => {
                         tracing::warn!(%error, session = %self.session.id(), "cannot read a journal");
@@ -211,9 +211,9 @@ impl Past {
     }
 }
 
-/// A gap ends where the ring has something again, though the source has not.
+/// A gap ends where the ring has something again, though who was asked has not.
 fn short_of(batch: Batch, ring: u64) -> Batch {
-    let first = batch.records().next();
+    let first = if batch.drops { batch.records().next() } else { None };
     match first {
         Some(Record { offset, time, payload: Payload::Dropped { to, reason } }) if to > ring => {
             Batch::of(&Record { offset, time, payload: Payload::Dropped { to: ring, reason } })

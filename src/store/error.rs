@@ -24,10 +24,12 @@ pub enum StoreError {
     #[error("there is no space left for the database: {0}")]
     Full(#[source] sqlx::Error),
     /// A row holds what this version cannot read.
-    #[error("a row of {table} cannot be read: {reason}")]
+    #[error("{row} of the table {table} cannot be read: {reason}")]
     Row {
         /// Which table.
         table: &'static str,
+        /// Which row, in words: `the row` and its id, where that can be read.
+        row: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -45,6 +47,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// That a row holds, or would hold, what cannot be; which one is not known here.
+    #[must_use]
+    pub fn of_row(table: &'static str, reason: impl ToString) -> Self {
+        Self::Row { table, row: "a row".into(), reason: reason.to_string() }
+    }
+
     /// A stable code, for a hub that cannot start.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -9,7 +9,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Micros, Retention, SessionFilter, SessionRow,
+    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Listed, Micros, Retention, SessionFilter, SessionRow,
     SharedStore, Store, StoreError, TicketRow,
 };
 use crate::metrics::Metrics;
@@ -81,7 +81,8 @@ measured! {
     session(id: Uuid) -> Option<SessionRow>;
     session_by_name(name: &str) -> Option<SessionRow>;
     session_by_key(owner: &str, key: &str) -> Option<SessionRow>;
-    sessions(filter: &SessionFilter) -> Vec<SessionRow>;
+    sessions(filter: &SessionFilter) -> Listed<SessionRow>;
+    apps() -> Vec<String>;
     count_live(owner: &str, app: &str) -> (u64, u64);
     set_running(id: Uuid, started_at: Micros) -> ();
     set_place(id: Uuid, place: &serde_json::Value) -> ();
@@ -97,9 +98,9 @@ measured! {
     ticket(hash: &str) -> Option<TicketRow>;
     use_ticket(id: Uuid, now: Micros, resume_hash: &str) -> bool;
     revoke_ticket(session: Uuid, id: Uuid, now: Micros) -> bool;
-    tickets(session: Uuid) -> Vec<TicketRow>;
+    tickets(session: Uuid) -> Listed<TicketRow>;
     add_audit(row: &AuditRow) -> ();
-    audit(filter: &AuditFilter) -> Vec<AuditRow>;
+    audit(filter: &AuditFilter) -> Listed<AuditRow>;
     retain(retention: &Retention) -> u64;
     alone() -> Option<Alone>;
 }

@@ -17,8 +17,8 @@ use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
 use super::{
-    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
-    StoreError, TicketRow, journal, rows, schema, sql,
+    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Listed, Micros, Retention, SessionFilter, SessionRow,
+    Store, StoreError, TicketRow, journal, rows, schema, sql,
 };
 use crate::record::Exit;
 
@@ -172,32 +172,34 @@ impl Store for Postgres {
 
     async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError> {
         within(CALL_LIMIT, async {
-            let row: Option<rows::Session> = sqlx::query_as(sql::SESSION).bind(id).fetch_optional(&self.pool).await?;
-            row.map(SessionRow::try_from).transpose()
+            let row = sqlx::query(sql::SESSION).bind(id).fetch_optional(&self.pool).await?;
+            row.as_ref().map(rows::session).transpose()
         })
         .await
     }
 
     async fn session_by_name(&self, name: &str) -> Result<Option<SessionRow>, StoreError> {
         within(CALL_LIMIT, async {
-            let row: Option<rows::Session> =
-                sqlx::query_as(sql::SESSION_BY_NAME).bind(name).fetch_optional(&self.pool).await?;
-            row.map(SessionRow::try_from).transpose()
+            let row = sqlx::query(sql::SESSION_BY_NAME).bind(name).fetch_optional(&self.pool).await?;
+            row.as_ref().map(rows::session).transpose()
         })
         .await
     }
 
     async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError> {
         within(CALL_LIMIT, async {
-            let row: Option<rows::Session> =
-                sqlx::query_as(sql::SESSION_BY_KEY).bind(owner).bind(key).fetch_optional(&self.pool).await?;
-            row.map(SessionRow::try_from).transpose()
+            let row = sqlx::query(sql::SESSION_BY_KEY).bind(owner).bind(key).fetch_optional(&self.pool).await?;
+            row.as_ref().map(rows::session).transpose()
         })
         .await
     }
 
-    async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
+    async fn sessions(&self, filter: &SessionFilter) -> Result<Listed<SessionRow>, StoreError> {
         within(CALL_LIMIT, async { sessions::list(&self.pool, filter).await }).await
+    }
+
+    async fn apps(&self) -> Result<Vec<String>, StoreError> {
+        within(CALL_LIMIT, async { Ok(sqlx::query_scalar(sql::APPS).fetch_all(&self.pool).await?) }).await
     }
 
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError> {
@@ -257,9 +259,8 @@ impl Store for Postgres {
 
     async fn chunk(&self, session: Uuid, seq: i64) -> Result<Option<Chunk>, StoreError> {
         within(CALL_LIMIT, async {
-            let row: Option<rows::ChunkData> =
-                sqlx::query_as(sql::CHUNK).bind(session).bind(seq).fetch_optional(&self.pool).await?;
-            row.map(Chunk::try_from).transpose()
+            let row = sqlx::query(sql::CHUNK).bind(session).bind(seq).fetch_optional(&self.pool).await?;
+            Ok(row.as_ref().map(rows::chunk))
         })
         .await
     }
@@ -267,9 +268,8 @@ impl Store for Postgres {
     async fn screen(&self, session: Uuid, offset: u64) -> Result<Option<Chunk>, StoreError> {
         within(CALL_LIMIT, async {
             let offset = rows::signed("chunks", offset)?;
-            let row: Option<rows::ChunkData> =
-                sqlx::query_as(sql::SCREEN).bind(session).bind(offset).fetch_optional(&self.pool).await?;
-            row.map(Chunk::try_from).transpose()
+            let row = sqlx::query(sql::SCREEN).bind(session).bind(offset).fetch_optional(&self.pool).await?;
+            Ok(row.as_ref().map(rows::chunk))
         })
         .await
     }
@@ -288,8 +288,8 @@ impl Store for Postgres {
 
     async fn ticket(&self, hash: &str) -> Result<Option<TicketRow>, StoreError> {
         within(CALL_LIMIT, async {
-            let row: Option<rows::Ticket> = sqlx::query_as(sql::TICKET).bind(hash).fetch_optional(&self.pool).await?;
-            row.map(TicketRow::try_from).transpose()
+            let row = sqlx::query(sql::TICKET).bind(hash).fetch_optional(&self.pool).await?;
+            row.as_ref().map(rows::ticket).transpose()
         })
         .await
     }
@@ -310,10 +310,10 @@ impl Store for Postgres {
         .await
     }
 
-    async fn tickets(&self, session: Uuid) -> Result<Vec<TicketRow>, StoreError> {
+    async fn tickets(&self, session: Uuid) -> Result<Listed<TicketRow>, StoreError> {
         within(CALL_LIMIT, async {
-            let found: Vec<rows::Ticket> = sqlx::query_as(sql::TICKETS).bind(session).fetch_all(&self.pool).await?;
-            found.into_iter().map(TicketRow::try_from).collect()
+            let found = sqlx::query(sql::TICKETS).bind(session).fetch_all(&self.pool).await?;
+            Ok(rows::tickets(&found))
         })
         .await
     }
@@ -326,16 +326,16 @@ impl Store for Postgres {
         .await
     }
 
-    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+    async fn audit(&self, filter: &AuditFilter) -> Result<Listed<AuditRow>, StoreError> {
         within(CALL_LIMIT, async {
-            let found: Vec<rows::Audit> = sqlx::query_as(sql::AUDIT)
+            let found = sqlx::query(sql::AUDIT)
                 .bind(filter.session)
                 .bind(&filter.actor)
                 .bind(filter.before)
                 .bind(i64::from(filter.limit))
                 .fetch_all(&self.pool)
                 .await?;
-            Ok(found.into_iter().map(AuditRow::from).collect())
+            Ok(rows::audit(&found, filter.limit))
         })
         .await
     }

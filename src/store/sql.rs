@@ -66,14 +66,16 @@ pub(super) const SESSION: &str = concat!("SELECT ", session_columns!(), " FROM s
 pub(super) const SESSION_BY_NAME: &str = concat!("SELECT ", session_columns!(), " FROM sessions WHERE name = $1");
 pub(super) const SESSION_BY_KEY: &str =
     concat!("SELECT ", session_columns!(), " FROM sessions WHERE owner = $1 AND idempotency_key = $2");
+/// Of each command at most `$6` letters.
 pub(super) const SESSIONS: &str = concat!(
-    "SELECT ",
-    session_columns!(),
-    " FROM sessions
+    "SELECT id, name, kind, state, app, owner, substr(command, 1, $6) AS command, tty, record, detached, backend, place, \
+     idempotency_key, request_hash, created_at, started_at, ended_at, exit
+     FROM sessions
      WHERE ($1 IS NULL OR app = $1) AND ($2 IS NULL OR owner = $2) AND ($3 IS NULL OR (ended_at IS NULL) = $3)
        AND ($4 IS NULL OR created_at < $4)
      ORDER BY created_at DESC, id DESC LIMIT $5"
 );
+pub(super) const APPS: &str = "SELECT DISTINCT app FROM sessions";
 pub(super) const COUNT_LIVE: &str =
     "SELECT COUNT(CASE WHEN owner = $1 THEN 1 END), COUNT(CASE WHEN app = $2 THEN 1 END)
      FROM sessions WHERE ended_at IS NULL";
@@ -119,7 +121,7 @@ pub(super) const SCREEN: &str = concat!(
 );
 /// What a journal is made of, without the data: [`super::journal::Piece`].
 pub(super) const PIECES: &str =
-    concat!("SELECT kind, seq, from_offset, bytes", of_session!(), " ORDER BY kind, to_offset, seq");
+    concat!("SELECT kind, seq, from_offset, bytes", of_session!(), " AND kind IN (0, 1) ORDER BY kind, to_offset, seq");
 /// The oldest chunks of records, and screens.
 pub(super) const CUT: &str =
     concat!("DELETE", of_session!(), " AND ((kind = 0 AND seq < $2) OR (kind = 1 AND to_offset < $3))");
@@ -138,7 +140,7 @@ pub(super) const TICKETS: &str = concat!("SELECT ", ticket_columns!(), " FROM ti
 
 pub(super) const INSERT_AUDIT: &str = "INSERT INTO audit (time, actor, action, session, address, outcome, detail)
      VALUES ($1, $2, $3, $4, $5, $6, $7)";
-pub(super) const AUDIT: &str = "SELECT time, actor, action, session, address, outcome, detail FROM audit
+pub(super) const AUDIT: &str = "SELECT id, time, actor, action, session, address, outcome, detail FROM audit
      WHERE ($1 IS NULL OR session = $1) AND ($2 IS NULL OR actor = $2) AND ($3 IS NULL OR time < $3)
      ORDER BY time DESC, id DESC LIMIT $4";
 pub(super) const EXPIRE_AUDIT: &str = "DELETE FROM audit WHERE time < $1";

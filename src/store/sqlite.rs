@@ -20,8 +20,8 @@ use sqlx::sqlite::{
 use uuid::Uuid;
 
 use super::{
-    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Micros, Retention, SessionFilter, SessionRow, Store,
-    StoreError, TicketRow, journal, rows, schema, sql,
+    Alone, AuditFilter, AuditRow, Chunk, Clock, Created, Extent, Listed, Micros, Retention, SessionFilter, SessionRow,
+    Store, StoreError, TicketRow, journal, rows, schema, sql,
 };
 use crate::folder;
 use crate::record::Exit;
@@ -140,24 +140,26 @@ impl Store for Sqlite {
     }
 
     async fn session(&self, id: Uuid) -> Result<Option<SessionRow>, StoreError> {
-        let row: Option<rows::Session> = sqlx::query_as(sql::SESSION).bind(id).fetch_optional(&self.readers).await?;
-        row.map(SessionRow::try_from).transpose()
+        let row = sqlx::query(sql::SESSION).bind(id).fetch_optional(&self.readers).await?;
+        row.as_ref().map(rows::session).transpose()
     }
 
     async fn session_by_name(&self, name: &str) -> Result<Option<SessionRow>, StoreError> {
-        let row: Option<rows::Session> =
-            sqlx::query_as(sql::SESSION_BY_NAME).bind(name).fetch_optional(&self.readers).await?;
-        row.map(SessionRow::try_from).transpose()
+        let row = sqlx::query(sql::SESSION_BY_NAME).bind(name).fetch_optional(&self.readers).await?;
+        row.as_ref().map(rows::session).transpose()
     }
 
     async fn session_by_key(&self, owner: &str, key: &str) -> Result<Option<SessionRow>, StoreError> {
-        let row: Option<rows::Session> =
-            sqlx::query_as(sql::SESSION_BY_KEY).bind(owner).bind(key).fetch_optional(&self.readers).await?;
-        row.map(SessionRow::try_from).transpose()
+        let row = sqlx::query(sql::SESSION_BY_KEY).bind(owner).bind(key).fetch_optional(&self.readers).await?;
+        row.as_ref().map(rows::session).transpose()
     }
 
-    async fn sessions(&self, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
+    async fn sessions(&self, filter: &SessionFilter) -> Result<Listed<SessionRow>, StoreError> {
         sessions::list(&self.readers, filter).await
+    }
+
+    async fn apps(&self) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar(sql::APPS).fetch_all(&self.readers).await?)
     }
 
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError> {
@@ -202,16 +204,14 @@ impl Store for Sqlite {
     }
 
     async fn chunk(&self, session: Uuid, seq: i64) -> Result<Option<Chunk>, StoreError> {
-        let row: Option<rows::ChunkData> =
-            sqlx::query_as(sql::CHUNK).bind(session).bind(seq).fetch_optional(&self.readers).await?;
-        row.map(Chunk::try_from).transpose()
+        let row = sqlx::query(sql::CHUNK).bind(session).bind(seq).fetch_optional(&self.readers).await?;
+        Ok(row.as_ref().map(rows::chunk))
     }
 
     async fn screen(&self, session: Uuid, offset: u64) -> Result<Option<Chunk>, StoreError> {
         let offset = rows::signed("chunks", offset)?;
-        let row: Option<rows::ChunkData> =
-            sqlx::query_as(sql::SCREEN).bind(session).bind(offset).fetch_optional(&self.readers).await?;
-        row.map(Chunk::try_from).transpose()
+        let row = sqlx::query(sql::SCREEN).bind(session).bind(offset).fetch_optional(&self.readers).await?;
+        Ok(row.as_ref().map(rows::chunk))
     }
 
     async fn trim(&self, session: Uuid, max_bytes: u64) -> Result<(), StoreError> {
@@ -224,8 +224,8 @@ impl Store for Sqlite {
     }
 
     async fn ticket(&self, hash: &str) -> Result<Option<TicketRow>, StoreError> {
-        let row: Option<rows::Ticket> = sqlx::query_as(sql::TICKET).bind(hash).fetch_optional(&self.readers).await?;
-        row.map(TicketRow::try_from).transpose()
+        let row = sqlx::query(sql::TICKET).bind(hash).fetch_optional(&self.readers).await?;
+        row.as_ref().map(rows::ticket).transpose()
     }
 
     async fn use_ticket(&self, id: Uuid, now: Micros, resume_hash: &str) -> Result<bool, StoreError> {
@@ -238,9 +238,9 @@ impl Store for Sqlite {
         Ok(done.rows_affected() > 0)
     }
 
-    async fn tickets(&self, session: Uuid) -> Result<Vec<TicketRow>, StoreError> {
-        let found: Vec<rows::Ticket> = sqlx::query_as(sql::TICKETS).bind(session).fetch_all(&self.readers).await?;
-        found.into_iter().map(TicketRow::try_from).collect()
+    async fn tickets(&self, session: Uuid) -> Result<Listed<TicketRow>, StoreError> {
+        let found = sqlx::query(sql::TICKETS).bind(session).fetch_all(&self.readers).await?;
+        Ok(rows::tickets(&found))
     }
 
     async fn add_audit(&self, row: &AuditRow) -> Result<(), StoreError> {
@@ -248,15 +248,15 @@ impl Store for Sqlite {
         Ok(())
     }
 
-    async fn audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
-        let found: Vec<rows::Audit> = sqlx::query_as(sql::AUDIT)
+    async fn audit(&self, filter: &AuditFilter) -> Result<Listed<AuditRow>, StoreError> {
+        let found = sqlx::query(sql::AUDIT)
             .bind(filter.session)
             .bind(&filter.actor)
             .bind(filter.before)
             .bind(i64::from(filter.limit))
             .fetch_all(&self.readers)
             .await?;
-        Ok(found.into_iter().map(AuditRow::from).collect())
+        Ok(rows::audit(&found, filter.limit))
     }
 
     async fn retain(&self, retention: &Retention) -> Result<u64, StoreError> {

@@ -109,6 +109,7 @@ pub(crate) fn session() -> SessionRow {
         app: "blog".into(),
         owner: "ada".into(),
         command: vec!["echo".into(), "ünï \"x\"".into(), String::new()],
+        command_cut: false,
         tty: true,
         record: true,
         detached: false,

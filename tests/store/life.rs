@@ -37,7 +37,7 @@ pub(crate) async fn reopening_keeps_everything(bed: &Bed) {
     assert_eq!(store.chunks(id, 0, 1000).await.unwrap(), chunks);
     assert_eq!(store.screen(id, 30).await.unwrap(), Some(screen(20)));
     assert_eq!(store.tickets(id).await.unwrap(), tickets);
-    assert_eq!(store.audit(&whole()).await.unwrap().len(), 1);
+    assert_eq!(store.audit(&whole()).await.unwrap().rows.len(), 1);
     match store.create_session(session()).await.unwrap() {
         foghorn::store::Created::New(row) => assert_eq!(row.name, "run.2"),
         other => panic!("{other:?}"),

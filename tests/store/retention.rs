@@ -21,7 +21,7 @@ async fn made(bed: &Bed, created_at: i64, ended_at: Option<i64>) -> Uuid {
 }
 
 async fn left(bed: &Bed) -> Vec<Uuid> {
-    let mut ids: Vec<_> = bed.store.sessions(&all()).await.unwrap().into_iter().map(|row| row.id).collect();
+    let mut ids: Vec<_> = bed.store.sessions(&all()).await.unwrap().rows.into_iter().map(|row| row.id).collect();
     ids.sort();
     ids
 }
@@ -48,7 +48,7 @@ pub(crate) async fn what_ended_long_ago_goes(bed: &Bed) {
         ids
     });
     assert_eq!(bed.store.chunks(old, 0, 1000).await.unwrap(), []);
-    assert_eq!(bed.store.tickets(old).await.unwrap(), []);
+    assert_eq!(bed.store.tickets(old).await.unwrap().rows, []);
     assert_eq!(bed.store.chunks(newer, 0, 1000).await.unwrap().len(), 1);
     assert_eq!(bed.number("SELECT COUNT(*) FROM chunks").await, 4);
     if bed.is_postgres() {
@@ -104,7 +104,7 @@ pub(crate) async fn old_audit_lines_go(bed: &Bed) {
         bed.store.add_audit(&line(time, "ada", None)).await.unwrap();
     }
     bed.store.retain(&Retention { audit_before: 20, ..NOTHING }).await.unwrap();
-    assert_eq!(bed.store.audit(&whole()).await.unwrap().len(), 2);
+    assert_eq!(bed.store.audit(&whole()).await.unwrap().rows.len(), 2);
 }
 
 pub(crate) async fn a_day_that_is_used_again_works(bed: &Bed) {

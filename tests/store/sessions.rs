@@ -66,7 +66,7 @@ pub(crate) async fn a_repeated_key_is_the_same_start(bed: &Bed) {
     let again = bed.store.create_session(SessionRow { request_hash: Some("h2".into()), ..keyed("ada") }).await.unwrap();
 
     assert!(matches!(again, Created::Existing(row) if *row == first));
-    assert_eq!(bed.store.sessions(&all()).await.unwrap().len(), 1);
+    assert_eq!(bed.store.sessions(&all()).await.unwrap().rows.len(), 1);
     assert_eq!(bed.store.session_by_key("ada", "deploy-7").await.unwrap(), Some(first));
     for (owner, key) in [("ada", "deploy-8"), ("bob", "deploy-7")] {
         assert_eq!(bed.store.session_by_key(owner, key).await.unwrap(), None, "{owner}, {key}");
@@ -112,7 +112,7 @@ pub(crate) async fn the_list_is_newest_first_and_filtered(bed: &Bed) {
     let three = bed.make(SessionRow { owner: "eve".into(), ..session() }).await;
     bed.store.end_session(one.id, &Cause::Idle.into(), 9).await.unwrap();
     let names = async |filter: SessionFilter| -> Vec<String> {
-        bed.store.sessions(&filter).await.unwrap().into_iter().map(|row| row.name).collect()
+        bed.store.sessions(&filter).await.unwrap().rows.into_iter().map(|row| row.name).collect()
     };
 
     assert_eq!(names(all()).await, ["run.3", "run.2", "run.1"]);
@@ -184,8 +184,8 @@ pub(crate) async fn deleting_takes_chunks_and_tickets_but_not_the_audit_trail(be
     assert_eq!(bed.number("SELECT COUNT(*) FROM chunks").await, 1);
     assert_eq!(bed.number("SELECT COUNT(*) FROM tickets").await, 1);
     assert_eq!(bed.store.chunks(other, 0, 1000).await.unwrap().len(), 1);
-    assert_eq!(bed.store.tickets(other).await.unwrap().len(), 1);
-    assert_eq!(bed.store.audit(&whole()).await.unwrap().len(), 2);
+    assert_eq!(bed.store.tickets(other).await.unwrap().rows.len(), 1);
+    assert_eq!(bed.store.audit(&whole()).await.unwrap().rows.len(), 2);
 }
 
 pub(crate) async fn a_session_that_an_older_copy_does_not_know_is_put_back_under_its_name(bed: &Bed) {

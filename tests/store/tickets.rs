@@ -17,10 +17,10 @@ pub(crate) async fn a_ticket_comes_back_as_it_was_made(bed: &Bed) {
     }
     assert_eq!(bed.store.ticket("no such hash").await.unwrap(), None);
 
-    let mut found = bed.store.tickets(id).await.unwrap();
+    let mut found = bed.store.tickets(id).await.unwrap().rows;
     found.sort_by_key(|ticket| ticket.right);
     assert_eq!(found, made);
-    assert_eq!(bed.store.tickets(Uuid::new_v4()).await.unwrap(), []);
+    assert_eq!(bed.store.tickets(Uuid::new_v4()).await.unwrap().rows, []);
 }
 
 pub(crate) async fn a_ticket_needs_its_session(bed: &Bed) {
@@ -89,7 +89,7 @@ pub(crate) async fn the_audit_trail_is_newest_first_and_filtered(bed: &Bed) {
         bed.store.add_audit(line).await.unwrap();
     }
     let [one, two, three, four] = lines;
-    let read = async |filter: AuditFilter| bed.store.audit(&filter).await.unwrap();
+    let read = async |filter: AuditFilter| bed.store.audit(&filter).await.unwrap().rows;
 
     assert_eq!(read(whole()).await, [four.clone(), three.clone(), two.clone(), one.clone()]);
     assert_eq!(read(AuditFilter { limit: 2, ..whole() }).await, [four, three.clone()]);

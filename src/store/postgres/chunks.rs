@@ -28,18 +28,12 @@ async fn journal(connection: &mut PgConnection, session: Uuid) -> Result<Option<
 
 pub(super) async fn read(pool: &PgPool, session: Uuid, offset: u64, max_bytes: u64) -> Result<Vec<Chunk>, StoreError> {
     let offset = rows::signed("chunks", offset)?;
-    let found: Vec<rows::ChunkData> = sqlx::query_as(sql::CHUNKS)
-        .bind(session)
-        .bind(offset)
-        .bind(rows::at_least_one(max_bytes))
-        .fetch_all(pool)
-        .await?;
-    if !found.is_empty() {
-        return found.into_iter().map(Chunk::try_from).collect();
+    let mut found =
+        sqlx::query(sql::CHUNKS).bind(session).bind(offset).bind(rows::at_least_one(max_bytes)).fetch_all(pool).await?;
+    if found.is_empty() {
+        found = sqlx::query(sql::CHUNK_ENDING).bind(session).bind(offset).fetch_all(pool).await?;
     }
-    let last: Option<rows::ChunkData> =
-        sqlx::query_as(sql::CHUNK_ENDING).bind(session).bind(offset).fetch_optional(pool).await?;
-    last.into_iter().map(Chunk::try_from).collect()
+    Ok(found.iter().map(rows::chunk).collect())
 }
 
 pub(super) async fn trim(pool: &PgPool, session: Uuid, max_bytes: u64) -> Result<(), StoreError> {

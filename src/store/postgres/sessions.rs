@@ -3,7 +3,7 @@
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
-use super::super::{Created, SessionFilter, SessionRow, StoreError, rows, sql};
+use super::super::{Created, Listed, SessionFilter, SessionRow, StoreError, brief, rows, sql};
 use super::partitions;
 
 /// Keeps appends away while a session goes.
@@ -12,7 +12,7 @@ const LOCK: &str = "SELECT id FROM sessions WHERE id = $1 FOR UPDATE";
 pub(super) async fn create(pool: &PgPool, mut row: SessionRow) -> Result<Created, StoreError> {
     let mut tx = pool.begin().await?;
     let number: i64 = sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?;
-    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+    let same = sqlx::query(sql::SAME_START)
         .bind(row.id)
         .bind(&row.owner)
         .bind(&row.idempotency_key)
@@ -20,7 +20,7 @@ pub(super) async fn create(pool: &PgPool, mut row: SessionRow) -> Result<Created
         .await?;
     if let Some(same) = same {
         tx.rollback().await?;
-        return Ok(Created::Existing(Box::new(same.try_into()?)));
+        return Ok(Created::Existing(Box::new(rows::session(&same)?)));
     }
     row.name = rows::session_name(row.kind, number);
     partitions::ensure(&mut tx, rows::day(row.created_at)).await?;
@@ -32,14 +32,15 @@ pub(super) async fn create(pool: &PgPool, mut row: SessionRow) -> Result<Created
 pub(super) async fn restore(pool: &PgPool, mut row: SessionRow) -> Result<SessionRow, StoreError> {
     let mut tx = pool.begin().await?;
     partitions::lock(&mut tx).await?;
-    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+    let same = sqlx::query(sql::SAME_START)
         .bind(row.id)
         .bind(&row.owner)
         .bind(&row.idempotency_key)
         .fetch_optional(&mut *tx)
         .await?;
-    match same.map(SessionRow::try_from).transpose()? {
-        Some(same) if same.id == row.id => return Ok(same),
+    match same {
+        // One that cannot be read is not made anew, and what lives is as its hub has it.
+        Some(same) if rows::id(&same) == Some(row.id) => return Ok(rows::session(&same).unwrap_or(row)),
         Some(_) => (row.idempotency_key, row.request_hash) = (None, None),
         None => {}
     }
@@ -53,16 +54,17 @@ pub(super) async fn restore(pool: &PgPool, mut row: SessionRow) -> Result<Sessio
     Ok(row)
 }
 
-pub(super) async fn list(pool: &PgPool, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
-    let found: Vec<rows::Session> = sqlx::query_as(sql::SESSIONS)
+pub(super) async fn list(pool: &PgPool, filter: &SessionFilter) -> Result<Listed<SessionRow>, StoreError> {
+    let found = sqlx::query(sql::SESSIONS)
         .bind(&filter.app)
         .bind(&filter.owner)
         .bind(filter.live)
         .bind(filter.before)
         .bind(i64::from(filter.limit))
+        .bind(brief::READ_LETTERS)
         .fetch_all(pool)
         .await?;
-    found.into_iter().map(SessionRow::try_from).collect()
+    Ok(rows::sessions(&found, filter.limit))
 }
 
 /// Deletes a session, and its chunks at once rather than with their partition: who asks for this wants them gone.

@@ -28,18 +28,16 @@ pub(super) async fn read(
     max_bytes: u64,
 ) -> Result<Vec<Chunk>, StoreError> {
     let offset = rows::signed("chunks", offset)?;
-    let found: Vec<rows::ChunkData> = sqlx::query_as(sql::CHUNKS)
+    let mut found = sqlx::query(sql::CHUNKS)
         .bind(session)
         .bind(offset)
         .bind(rows::at_least_one(max_bytes))
         .fetch_all(readers)
         .await?;
-    if !found.is_empty() {
-        return found.into_iter().map(Chunk::try_from).collect();
+    if found.is_empty() {
+        found = sqlx::query(sql::CHUNK_ENDING).bind(session).bind(offset).fetch_all(readers).await?;
     }
-    let last: Option<rows::ChunkData> =
-        sqlx::query_as(sql::CHUNK_ENDING).bind(session).bind(offset).fetch_optional(readers).await?;
-    last.into_iter().map(Chunk::try_from).collect()
+    Ok(found.iter().map(rows::chunk).collect())
 }
 
 pub(super) async fn trim(writer: &SqlitePool, session: Uuid, max_bytes: u64) -> Result<(), StoreError> {

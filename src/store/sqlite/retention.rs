@@ -3,10 +3,12 @@
 use sqlx::sqlite::SqlitePool;
 use uuid::Uuid;
 
-use super::super::{Micros, Retention, StoreError, rows, sql};
+use super::super::{Micros, Retention, StoreError, sql};
 use super::chunks;
 
-const EXPIRED: &str = "SELECT id FROM sessions WHERE ended_at < $1";
+/// By the numbers that SQLite itself gives rows: an id may be one that cannot be read.
+const EXPIRED: &str = "SELECT rowid FROM sessions WHERE ended_at < $1";
+const DELETE_ROW: &str = "DELETE FROM sessions WHERE rowid = $1";
 
 /// Free pages that are kept for what comes next; more are given back to the file system.
 const SPARE_PAGES: i64 = 16_384;
@@ -20,17 +22,17 @@ pub(super) async fn apply(writer: &SqlitePool, retention: &Retention) -> Result<
 }
 
 async fn expire(writer: &SqlitePool, ended_before: Micros) -> Result<u64, StoreError> {
-    let expired: Vec<Uuid> = sqlx::query_scalar(EXPIRED).bind(ended_before).fetch_all(writer).await?;
+    let expired: Vec<i64> = sqlx::query_scalar(EXPIRED).bind(ended_before).fetch_all(writer).await?;
     let mut gone = 0;
-    for id in expired {
-        gone += sqlx::query(sql::DELETE_SESSION).bind(id).execute(writer).await?.rows_affected();
+    for row in expired {
+        gone += sqlx::query(DELETE_ROW).bind(row).execute(writer).await?.rows_affected();
     }
     Ok(gone)
 }
 
 async fn shrink(writer: &SqlitePool, total_bytes: u64) -> Result<(), StoreError> {
     let stored: i64 = sqlx::query_scalar(sql::STORED_BYTES).fetch_one(writer).await?;
-    let mut stored = rows::unsigned("sessions", stored)?;
+    let mut stored = u64::try_from(stored).unwrap_or(0);
     while stored > total_bytes {
         let oldest: Vec<(Uuid, i64)> = sqlx::query_as(sql::OLDEST_JOURNALS).fetch_all(writer).await?;
         if oldest.is_empty() {
@@ -41,7 +43,7 @@ async fn shrink(writer: &SqlitePool, total_bytes: u64) -> Result<(), StoreError>
                 break;
             }
             chunks::clear(writer, id).await?;
-            stored = stored.saturating_sub(rows::unsigned("sessions", bytes)?);
+            stored = stored.saturating_sub(u64::try_from(bytes).unwrap_or(0));
         }
     }
     Ok(())

@@ -2,12 +2,12 @@
 
 use sqlx::sqlite::SqlitePool;
 
-use super::super::{Created, SessionFilter, SessionRow, StoreError, rows, sql};
+use super::super::{Created, Listed, SessionFilter, SessionRow, StoreError, brief, rows, sql};
 
 pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<Created, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
     let number: i64 = sqlx::query_scalar(sql::NEXT_NUMBER).fetch_one(&mut *tx).await?;
-    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+    let same = sqlx::query(sql::SAME_START)
         .bind(row.id)
         .bind(&row.owner)
         .bind(&row.idempotency_key)
@@ -15,7 +15,7 @@ pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<C
         .await?;
     if let Some(same) = same {
         tx.rollback().await?;
-        return Ok(Created::Existing(Box::new(same.try_into()?)));
+        return Ok(Created::Existing(Box::new(rows::session(&same)?)));
     }
     row.name = rows::session_name(row.kind, number);
     rows::insert_session!(row).execute(&mut *tx).await?;
@@ -25,14 +25,15 @@ pub(super) async fn create(writer: &SqlitePool, mut row: SessionRow) -> Result<C
 
 pub(super) async fn restore(writer: &SqlitePool, mut row: SessionRow) -> Result<SessionRow, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let same: Option<rows::Session> = sqlx::query_as(sql::SAME_START)
+    let same = sqlx::query(sql::SAME_START)
         .bind(row.id)
         .bind(&row.owner)
         .bind(&row.idempotency_key)
         .fetch_optional(&mut *tx)
         .await?;
-    match same.map(SessionRow::try_from).transpose()? {
-        Some(same) if same.id == row.id => return Ok(same),
+    match same {
+        // One that cannot be read is not made anew, and what lives is as its hub has it.
+        Some(same) if rows::id(&same) == Some(row.id) => return Ok(rows::session(&same).unwrap_or(row)),
         Some(_) => (row.idempotency_key, row.request_hash) = (None, None),
         None => {}
     }
@@ -45,14 +46,15 @@ pub(super) async fn restore(writer: &SqlitePool, mut row: SessionRow) -> Result<
     Ok(row)
 }
 
-pub(super) async fn list(readers: &SqlitePool, filter: &SessionFilter) -> Result<Vec<SessionRow>, StoreError> {
-    let found: Vec<rows::Session> = sqlx::query_as(sql::SESSIONS)
+pub(super) async fn list(readers: &SqlitePool, filter: &SessionFilter) -> Result<Listed<SessionRow>, StoreError> {
+    let found = sqlx::query(sql::SESSIONS)
         .bind(&filter.app)
         .bind(&filter.owner)
         .bind(filter.live)
         .bind(filter.before)
         .bind(i64::from(filter.limit))
+        .bind(brief::READ_LETTERS)
         .fetch_all(readers)
         .await?;
-    found.into_iter().map(SessionRow::try_from).collect()
+    Ok(rows::sessions(&found, filter.limit))
 }

@@ -10,6 +10,7 @@ fn session() -> SessionRow {
         app: "blog".into(),
         owner: "ada".into(),
         command: vec!["true".into()],
+        command_cut: false,
         tty: false,
         record: true,
         detached: false,
