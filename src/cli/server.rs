@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::{Failure, OTHER};
 use super::notice::say;
-use super::output::print;
+use super::output::{print, print_json};
 use super::{Context, Format};
 use crate::client::hubs::is_alive;
 use crate::protocol::HubFile;
+use crate::visible;
 
 /// How long a hub may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
@@ -62,14 +63,24 @@ fn status(running: Option<HubFile>, format: Format) -> Result<u8, Failure> {
     let Some(file) = running else {
         return Err(Failure::new(OTHER, "no hub runs; the next `foghorn run` starts one"));
     };
-    print(&match format {
-        Format::Json => format!("{}\n", serde_json::to_string(&file).unwrap_or_default()),
-        Format::Text => format!(
-            "url         {}\npid         {}\nhome        {}\ntoken file  {}\nversion     {}\nbackend     {}\n",
-            file.url, file.pid, file.home, file.token_file, file.version, file.backend
-        ),
-    })?;
+    match format {
+        Format::Json => print_json(&file)?,
+        Format::Text => print(&describe(&file))?,
+    }
     Ok(0)
+}
+
+fn describe(file: &HubFile) -> String {
+    let pid = file.pid.to_string();
+    let lines = [
+        ("url", &file.url),
+        ("pid", &pid),
+        ("home", &file.home),
+        ("token file", &file.token_file),
+        ("version", &file.version),
+        ("backend", &file.backend),
+    ];
+    lines.iter().map(|(name, value)| format!("{name:<11} {}\n", visible::line(value))).collect()
 }
 
 async fn stop(file: &HubFile) -> Result<u8, Failure> {

@@ -269,7 +269,8 @@ impl Hubs {
     /// What the last hub said at its end, by its log.
     fn last_words(&self) -> String {
         let last = tail(&self.settings.home.join(LOG_FILE)).unwrap_or_default();
-        let words = last.lines().last().unwrap_or_default().trim().strip_prefix("foghorn: ").unwrap_or_default();
+        let words =
+            last.last().map(String::as_str).unwrap_or_default().trim().strip_prefix("foghorn: ").unwrap_or_default();
         words.to_owned()
     }
 
@@ -342,7 +343,8 @@ fn is_private(url: &str) -> bool {
     uri.scheme_str() == Some("https") || host == "localhost" || loopback
 }
 
-fn tail(path: &Path) -> std::io::Result<String> {
+/// The last lines of a log.
+fn tail(path: &Path) -> std::io::Result<Vec<String>> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
@@ -351,7 +353,7 @@ fn tail(path: &Path) -> std::io::Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    Ok(last.iter().map(|line| format!("\n  {line}")).collect())
+    Ok(last.iter().map(|line| (*line).to_owned()).collect())
 }
 
 #[cfg(test)]
