@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::client::api::Api;
 use crate::client::hubs::Hubs;
 use crate::config::client::{ClientSettings, Flags};
+use crate::visible;
 use failure::Failure;
 
 pub mod apps;
@@ -163,7 +164,10 @@ impl Context {
 /// Runs the command with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Cli { global, verb } = Cli::parse();
+    let Cli { global, verb } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(error),
+    };
     terminal::restore_on_panic();
     // A second provider cannot be installed, and the first one is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -175,10 +179,34 @@ pub fn main() -> ExitCode {
     let status = outcome.unwrap_or_else(|failure| {
         if !failure.message.is_empty() {
             notice::note(&failure.message);
+            failure.details.iter().for_each(|line| notice::say(&format!("  {line}")));
         }
         failure.status
     });
     ExitCode::from(status)
+}
+
+/// Says why the arguments cannot be used: some of them may be text of others.
+fn misused(mut error: clap::Error) -> ExitCode {
+    use clap::error::{ContextValue, ErrorKind};
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit();
+    }
+    let texts: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in texts {
+        let shown = match value {
+            ContextValue::String(text) => ContextValue::String(visible::line(&text).into_owned()),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(|text| visible::line(text).into_owned()).collect())
+            }
+            other => other,
+        };
+        error.insert(kind, shown);
+    }
+    for line in error.render().to_string().lines() {
+        notice::say(line);
+    }
+    ExitCode::from(failure::USAGE)
 }
 
 /// A client needs one thread; those that read and write for it block, and end with the process.

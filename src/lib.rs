@@ -43,3 +43,5 @@ pub mod store;
 pub mod tasks;
 #[cfg(feature = "hub")]
 pub mod telemetry;
+#[cfg(feature = "hub")]
+pub mod visible;

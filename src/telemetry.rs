@@ -1,7 +1,8 @@
 //! The server's log: one line an event, to stderr; JSON where no person reads it, with the spans that the event is in.
 //! With the feature `otlp`, the spans also go to a collector of traces.
 
-use std::io::IsTerminal;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
 use tokio::runtime::Handle;
 use tracing::{Level, Metadata, Subscriber};
@@ -9,6 +10,8 @@ use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::visible;
 
 #[cfg(feature = "otlp")]
 pub mod otlp;
@@ -70,10 +73,27 @@ fn filtered(filter: &str) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + S
 }
 
 fn log<S: Subscriber + for<'a> LookupSpan<'a>>() -> Box<dyn Layer<S> + Send + Sync> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    match std::io::stderr().is_terminal() {
-        true => layer.boxed(),
-        false => layer.json().flatten_event(true).boxed(),
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false);
+    match io::stderr().is_terminal() {
+        true => layer.with_writer(|| Visible(visible::line)).boxed(),
+        false => layer.json().flatten_event(true).with_writer(|| Visible(visible::json)).boxed(),
+    }
+}
+
+/// Writes events on stderr, a line each, with what others chose in them made visible.
+struct Visible(fn(&str) -> Cow<'_, str>);
+
+impl Write for Visible {
+    /// Takes a whole event, as the layer writes it.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        io::stderr().write_all(format!("{}\n", (self.0)(line)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -325,6 +325,63 @@ async fn of_a_terminals_output_text_and_colours_are_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_was_started_with_is_for_those_who_see_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (owner, other) = ("owner-0123456789", "watcher-0123456789");
+    let file = tokens(folder.path(), &[("olga", "user", owner), ("wanda", "watcher", other)]);
+    let server = Server::start_with("", &[("FOGHORN_TOKENS", file.to_str().unwrap())]).await;
+    let followed = |token: &str, query: &str| {
+        let seen = Seen::default();
+        seen.follow(Answer::get_as(&server, token, &format!("/v1/apps/blog/logs?follow=true{query}"), &[JSON]));
+        seen
+    };
+    let (whole, part) = (followed(owner, ""), followed(other, ""));
+    let guess = followed(other, "&grep=s3cret|last%20one");
+    let long = format!("/{}", "x".repeat(100));
+    for command in [vec!["true", "--password=s3cret"], vec![&long], vec!["sh /s3cret"], vec!["echo", "the last one"]] {
+        let run = json!({"kind": "run", "app": "blog", "command": command, "detached": true});
+        let (status, run) = server.ask_as(owner, "POST", "/v1/sessions", Some(json!({"source": run}))).await;
+        assert_eq!(status, 201, "{run}");
+        server.ended(run["id"].as_str().unwrap()).await;
+    }
+    let all = [
+        "Starting process with command `true --password=s3cret`".to_owned(),
+        "Process exited with status 0".to_owned(),
+        format!("Starting process with command `{long}`"),
+        format!("Process could not be started: {long}: command not found"),
+        "Starting process with command `sh /s3cret`".to_owned(),
+        "Process could not be started: sh /s3cret: command not found".to_owned(),
+        "Starting process with command `echo the last one`".to_owned(),
+        "the last one".to_owned(),
+        "Process exited with status 0".to_owned(),
+    ];
+    let mut others = all.clone();
+    others[0] = "Starting process with command `true …`".to_owned();
+    others[2] = format!("Starting process with command `{} …`", &long[..64]);
+    others[3] = "Process could not be started".to_owned();
+    others[4] = "Starting process with command `sh …`".to_owned();
+    others[5] = "Process could not be started".to_owned();
+    others[6] = "Starting process with command `echo …`".to_owned();
+    for (seen, expected) in [(whole, &all), (part, &others)] {
+        until("all came", async || (seen.messages().len() == expected.len()).then_some(())).await;
+        assert_eq!(&seen.messages(), expected);
+    }
+    // What may not be seen cannot be guessed.
+    until("its output came", async || guess.has_message("the last one").then_some(())).await;
+    assert_eq!(guess.messages(), ["the last one"]);
+    for (token, expected) in [(owner, &all), (other, &others), (&*server.token(), &all)] {
+        for query in ["tail=100", "since=1h"] {
+            let path = format!("/v1/apps/blog/logs?{query}");
+            let mut answer = Answer::get_as(&server, token, &path, &[JSON]);
+            let told = std::iter::from_fn(|| answer.object()).map(|line| line["message"].as_str().unwrap().to_owned());
+            assert_eq!(&told.collect::<Vec<_>>(), expected, "{query}");
+        }
+    }
+    let path = "/v1/apps/blog/logs?grep=s3cret";
+    assert!(server.bytes_as(other, "GET", path, None).await.1.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_terminal_showed_is_for_those_who_see_its_session() {
     let folder = tempfile::tempdir().unwrap();
     let (owner, other) = ("owner-0123456789", "watcher-0123456789");

@@ -135,7 +135,7 @@ fn locked_by(line: &str, pid: i32) -> Option<u64> {
 /// Returns whether a process listens on an agent's socket, which agents bind by its bare name.
 fn listens_as_an_agent(pid: i32) -> bool {
     let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let agents: Vec<String> = sockets.lines().filter_map(|line| agent_socket(line)).collect();
+    let agents: Vec<String> = sockets.lines().filter_map(agent_socket).collect();
     open_files(pid).iter().any(|file| file.to_str().is_some_and(|file| agents.iter().any(|socket| socket == file)))
 }
 

@@ -3,10 +3,10 @@
 use clap::Args;
 
 use super::failure::Failure;
-use super::output::print;
-use super::show::visible;
+use super::output::{print, print_json};
 use super::{Context, Format};
 use crate::protocol::{AppInfo, AppList};
+use crate::visible;
 
 /// The arguments of `apps`.
 #[derive(Args)]
@@ -22,10 +22,10 @@ pub struct AppsArgs {
 /// Where the hub fails.
 pub async fn run(context: &Context, args: AppsArgs) -> Result<u8, Failure> {
     let list: AppList = context.api.get("/v1/apps").await?;
-    print(&match args.output {
-        Format::Json => format!("{}\n", serde_json::to_string(&list.apps).unwrap_or_default()),
-        Format::Text => table(&list.apps),
-    })?;
+    match args.output {
+        Format::Json => print_json(&list.apps)?,
+        Format::Text => print(&table(&list.apps))?,
+    }
     Ok(0)
 }
 
@@ -33,7 +33,7 @@ fn table(apps: &[AppInfo]) -> String {
     let row = |app: &AppInfo| {
         let processes: Vec<String> = app.processes.iter().map(|(kind, wanted)| format!("{kind}={wanted}")).collect();
         [app.app.clone(), app.namespace.clone().unwrap_or_else(|| "-".into()), processes.join(" ")]
-            .map(|cell| visible(&cell))
+            .map(|cell| visible::line(&cell).into_owned())
     };
     let head = ["APP", "NAMESPACE", "PROCESSES"].map(ToOwned::to_owned);
     let rows: Vec<_> = std::iter::once(head).chain(apps.iter().map(row)).collect();

@@ -4,7 +4,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use super::failure::Failure;
-use super::output::print;
+use super::output::print_as_is;
 
 /// The arguments of `completions`.
 #[derive(Args)]
@@ -21,6 +21,6 @@ pub struct CompletionsArgs {
 pub fn run(args: &CompletionsArgs) -> Result<u8, Failure> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut super::Cli::command(), "foghorn", &mut text);
-    print(&String::from_utf8_lossy(&text))?;
+    print_as_is(&String::from_utf8_lossy(&text))?;
     Ok(0)
 }

@@ -1,15 +1,16 @@
 //! A session on this side: with a terminal or without, until it ends or is left.
 
 use super::failure::Failure;
+use super::filter::{Filter, Policy};
 use super::interactive::{Ending, Interactive};
 use super::keys::{Keys, Watch};
 use super::notice::note;
 use super::output::Sink;
-use super::piped::{Outcome, Piped, Until};
+use super::piped::{Outcome, Piped, Shape, Until};
 use super::{Context, input, terminal};
 use crate::client::follow::{Ask, Follower};
 use crate::protocol::{Mode, Role};
-use crate::record::{Cause, Exit, STATUS_HUB_FAILED, Size};
+use crate::record::{Cause, Exit, Payload, Record, STATUS_HUB_FAILED, Size, Stream};
 
 /// How a client takes part in a session.
 pub struct Seat {
@@ -110,7 +111,7 @@ async fn without_terminal(context: &Context, seat: &Seat) -> Result<u8, Failure>
         forward: !seat.only_watches(),
         stop_if_unread: seat.started,
         until: Until::End,
-        shape: None,
+        shape: seat.only_watches().then(for_terminals).flatten(),
     };
     let Outcome { exit, gaps } = piped.run().await?;
     let status = match exit {
@@ -120,6 +121,33 @@ async fn without_terminal(context: &Context, seat: &Seat) -> Result<u8, Failure>
         None => return Err(Failure::new(STATUS_HUB_FAILED, format!("{} was closed without an end", seat.name))),
     };
     Ok(if gaps { STATUS_HUB_FAILED } else { status })
+}
+
+/// The filters for a watcher's terminals, where stdout or stderr is one; what goes elsewhere stays as it is.
+fn for_terminals() -> Option<Shape> {
+    let mut filters = [terminal::is_stdout(), terminal::is_stderr()].map(|is| is.then(|| Filter::new(Policy::Shown)));
+    filters.iter().any(Option::is_some).then(|| {
+        Box::new(move |record: &Record, _: bool| match &record.payload {
+            Payload::Output(stream, data) => {
+                let Some(filter) = &mut filters[usize::from(*stream == Stream::Stderr)] else {
+                    return Some((*stream, data.clone()));
+                };
+                let mut out = Vec::with_capacity(data.len());
+                filter.feed(data, &mut out);
+                Some((*stream, out.into()))
+            }
+            Payload::Dropped { .. } => {
+                filters.iter_mut().flatten().for_each(Filter::interrupt);
+                None
+            }
+            // The end: the terminal is left as it was.
+            _ => {
+                let stream = if filters[0].is_some() { Stream::Stdout } else { Stream::Stderr };
+                let back = filters.iter_mut().flatten().flat_map(|filter| filter.modes().take_back());
+                Some((stream, back.collect::<Vec<_>>().into()))
+            }
+        }) as Shape
+    })
 }
 
 /// The exit status of an end, which is told where the command did not end by itself.

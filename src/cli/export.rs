@@ -9,17 +9,19 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use http_body_util::BodyExt;
 
-use super::Context;
 use super::failure::Failure;
 use super::filter::{Filter, Policy};
+use super::lines::Lines;
 use super::output::{Descriptor, Sink};
 use super::piped::{Piped, Shape, Until};
+use super::{Context, terminal};
 use crate::client::api::session_path;
 use crate::client::error::ClientError;
 use crate::client::follow::{Ask as Follow, Follower};
 use crate::client::http::Ask;
 use crate::protocol::{Mode, Role};
 use crate::record::{Payload, STATUS_HUB_FAILED, Stream};
+use crate::visible;
 
 /// How long the hub is looked for.
 const TRY_LIMIT: Duration = Duration::from_secs(15);
@@ -59,11 +61,14 @@ pub async fn run(context: &Context, args: ExportArgs) -> Result<u8, Failure> {
         Some(path) => Box::new(create(path)?),
         None => Box::new(Descriptor::stdout()),
     };
+    // A file or a pipe gets every byte.
+    let is_terminal = args.file.is_none() && terminal::is_stdout();
     let id = session.id.to_string();
     match args.format {
-        Form::Cast => cast(context, &id, target).await,
-        Form::Text => records(context, id, target, Some(text())).await,
-        Form::Raw => records(context, id, target, Some(raw())).await,
+        Form::Cast => cast(context, &id, target, is_terminal).await,
+        Form::Text => records(context, id, target, text()).await,
+        Form::Raw if is_terminal => records(context, id, target, filtered(Policy::Shown)).await,
+        Form::Raw => records(context, id, target, raw()).await,
     }
 }
 
@@ -71,12 +76,23 @@ fn create(path: &PathBuf) -> Result<File, Failure> {
     File::create(path).map_err(|error| Failure::usage(format!("{} cannot be written: {error}", path.display())))
 }
 
-async fn cast(context: &Context, id: &str, mut target: Box<dyn Write + Send>) -> Result<u8, Failure> {
+async fn cast(
+    context: &Context,
+    id: &str,
+    mut target: Box<dyn Write + Send>,
+    is_terminal: bool,
+) -> Result<u8, Failure> {
     let ask = Ask { accept: "application/x-asciicast", ..Ask::get(session_path(id, "/recording.cast")) };
     let mut body = context.api.send(&ask, TRY_LIMIT).await?.into_body();
+    let mut lines = Lines::default();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ClientError::Broken(error.to_string()))?;
-        if let Ok(data) = frame.into_data() {
+        let Ok(data) = frame.into_data() else { continue };
+        if is_terminal {
+            let mut shown = String::new();
+            lines.push(&data, |line| shown.push_str(&visible::json(&String::from_utf8_lossy(line))));
+            target.write_all(shown.as_bytes())?;
+        } else {
             target.write_all(&data)?;
         }
     }
@@ -84,12 +100,7 @@ async fn cast(context: &Context, id: &str, mut target: Box<dyn Write + Send>) ->
     Ok(0)
 }
 
-async fn records(
-    context: &Context,
-    id: String,
-    target: Box<dyn Write + Send>,
-    shape: Option<Shape>,
-) -> Result<u8, Failure> {
+async fn records(context: &Context, id: String, target: Box<dyn Write + Send>, shape: Shape) -> Result<u8, Failure> {
     let ask = Follow { id, mode: Mode::Bytes, role: Role::Watch, from: Some(0), size: None, paces: false };
     let piped = Piped {
         follower: Follower::new(context.hubs(), ask),
@@ -98,7 +109,7 @@ async fn records(
         forward: false,
         stop_if_unread: false,
         until: Until::Head,
-        shape,
+        shape: Some(shape),
     };
     let outcome = piped.run().await?;
     Ok(if outcome.gaps { STATUS_HUB_FAILED } else { 0 })
@@ -112,7 +123,11 @@ fn raw() -> Shape {
 }
 
 fn text() -> Shape {
-    let mut filters = [Filter::new(Policy::Text), Filter::new(Policy::Text)];
+    filtered(Policy::Text)
+}
+
+fn filtered(policy: Policy) -> Shape {
+    let mut filters = [policy; 2].map(Filter::new);
     Box::new(move |record, _| {
         let Payload::Output(stream, data) = &record.payload else { return None };
         let mut out = Vec::with_capacity(data.len());

@@ -22,13 +22,15 @@ pub struct Failure {
     pub status: u8,
     /// What happened and what to do; empty: there is nothing to say.
     pub message: String,
+    /// What belongs to it, a line each.
+    pub details: Vec<String>,
 }
 
 impl Failure {
     /// With any status.
     #[must_use]
     pub fn new(status: u8, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), details: Vec::new() }
     }
 
     /// The person has to call it in another way.
@@ -69,7 +71,9 @@ impl From<ClientError> for Failure {
             ClientError::Refused { .. } => OTHER,
             _ => STATUS_HUB_FAILED,
         };
-        Self::new(status, error.to_string())
+        let message = error.to_string();
+        let details = if let ClientError::NotStarted { tail, .. } = error { tail } else { Vec::new() };
+        Self { details, ..Self::new(status, message) }
     }
 }
 

@@ -4,7 +4,8 @@
 //! or written, the title changed, the printer started, or the terminal asked for something, since the answer would be
 //! typed into their shell. And the lines of a log may be coloured, no more.
 //!
-//! What passes does so unchanged, wherever it was split. What is kept between two pieces is bounded.
+//! What passes does so unchanged, wherever it was split, but that a control string which was broken off, or ends with a
+//! C1 control, gets an end that every terminal knows. It is UTF-8 and stays it. What is kept between two pieces is bounded.
 
 use super::modes::Modes;
 
@@ -24,11 +25,13 @@ pub enum Policy {
 /// The longest sequence that is kept until it is whole, in bytes.
 const LONGEST: usize = 1024;
 
-const ESC: u8 = 0x1b;
-const BEL: u8 = 0x07;
-const ENQ: u8 = 0x05;
-const CAN: u8 = 0x18;
-const SUB: u8 = 0x1a;
+const ESC: char = '\u{1b}';
+const BEL: char = '\u{7}';
+const ENQ: char = '\u{5}';
+const CAN: char = '\u{18}';
+const SUB: char = '\u{1a}';
+/// String terminator, the end of a control string.
+const ST: char = '\u{9c}';
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Text {
@@ -47,14 +50,10 @@ enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Ground,
-    /// So many bytes of a character are missing.
-    Utf8(u8),
-    /// The first byte of a two-byte character that may be a control.
-    C2,
     Escape,
     Csi,
-    /// A control string, and its last byte.
-    String(Text, Verdict, u8),
+    /// A control string, and whether its last character is an ESC.
+    String(Text, Verdict, bool),
 }
 
 /// Lets a program's output through as its policy says, and follows the modes that pass.
@@ -62,7 +61,10 @@ enum State {
 pub struct Filter {
     policy: Policy,
     state: State,
+    /// The sequence that is open: its introducer, which has two bytes, and what followed.
     held: Vec<u8>,
+    /// The first bytes of a character that is not whole yet, at most three.
+    partial: Vec<u8>,
     modes: Modes,
 }
 
@@ -70,7 +72,7 @@ impl Filter {
     /// A filter at the start of an output.
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, state: State::Ground, held: Vec::new(), modes: Modes::default() }
+        Self { policy, state: State::Ground, held: Vec::new(), partial: Vec::new(), modes: Modes::default() }
     }
 
     /// Another policy from here on; what is open is finished under the new one.
@@ -86,13 +88,13 @@ impl Filter {
     /// Whether the output is between two characters and no sequence is open.
     #[must_use]
     pub fn is_ground(&self) -> bool {
-        self.state == State::Ground
+        self.state == State::Ground && self.partial.is_empty()
     }
 
     /// Forgets an open sequence: what follows does not continue it.
     pub fn interrupt(&mut self) {
-        self.held.clear();
-        self.state = State::Ground;
+        self.partial.clear();
+        self.close();
     }
 
     /// Appends to `out` what passes of `input`.
@@ -110,257 +112,254 @@ impl Filter {
         self.run(input, &mut ignored);
     }
 
-    fn run(&mut self, mut input: &[u8], out: &mut Vec<u8>) {
-        while let Some(first) = input.first() {
+    /// Takes characters out of the bytes. Those that are not UTF-8 become U+FFFD as the WHATWG's decoder has it: a
+    /// terminal that reads bytes may take the end of half a character, such as E2 9B, for a control.
+    fn run(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        let joined;
+        let mut rest = input;
+        if !self.partial.is_empty() {
+            self.partial.extend_from_slice(input);
+            joined = std::mem::take(&mut self.partial);
+            rest = &joined;
+        }
+        for chunk in rest.utf8_chunks() {
+            self.text(chunk.valid(), out);
+            rest = &rest[chunk.valid().len() + chunk.invalid().len()..];
+            if rest.is_empty() && is_begun(chunk.invalid()) {
+                self.partial.extend_from_slice(chunk.invalid());
+            } else if !chunk.invalid().is_empty() {
+                self.character(char::REPLACEMENT_CHARACTER, out);
+            }
+        }
+    }
+
+    fn text(&mut self, mut text: &str, out: &mut Vec<u8>) {
+        loop {
             if self.state == State::Ground {
-                let plain = input.iter().position(|byte| !(0x20..0x7f).contains(byte)).unwrap_or(input.len());
-                out.extend_from_slice(&input[..plain]);
-                input = &input[plain..];
-                if plain > 0 {
-                    continue;
-                }
+                let plain = text.find(char::is_control).unwrap_or(text.len());
+                out.extend_from_slice(&text.as_bytes()[..plain]);
+                text = &text[plain..];
             }
-            self.byte(*first, out);
-            input = &input[1..];
+            let mut characters = text.chars();
+            let Some(c) = characters.next() else { return };
+            self.character(c, out);
+            text = characters.as_str();
         }
     }
 
-    fn byte(&mut self, byte: u8, out: &mut Vec<u8>) {
+    fn character(&mut self, c: char, out: &mut Vec<u8>) {
         match self.state {
-            State::Ground => self.ground(byte, out),
-            State::Utf8(left) if (0x80..0xc0).contains(&byte) => {
-                out.push(byte);
-                self.state = if left > 1 { State::Utf8(left - 1) } else { State::Ground };
-            }
-            State::C2 if (0x80..0xa0).contains(&byte) => {
-                self.held.push(byte);
-                self.c1(byte, out);
-            }
-            State::C2 if (0xa0..0xc0).contains(&byte) => {
-                self.held.push(byte);
-                self.release(out);
-            }
-            State::C2 => {
-                self.release(out);
-                self.ground(byte, out);
-            }
-            State::Utf8(_) => {
-                self.state = State::Ground;
-                self.ground(byte, out);
-            }
-            State::Escape => self.escape(byte, out),
-            State::Csi => self.csi(byte, out),
-            State::String(text, verdict, last) => self.string(text, verdict, last, byte, out),
+            State::Ground => self.ground(c, out),
+            State::Escape => self.escape(c, out),
+            State::Csi => self.csi(c, out),
+            State::String(text, verdict, escaped) => self.string(text, verdict, escaped, c, out),
         }
     }
 
-    fn ground(&mut self, byte: u8, out: &mut Vec<u8>) {
-        match byte {
-            ESC => self.hold(byte, State::Escape),
-            0xc2 => self.hold(byte, State::C2),
-            0x00..0x20 | 0x7f => self.control(byte, out),
-            0x80..0xa0 => {
-                self.held = vec![byte];
-                self.c1(byte, out);
-            }
-            0xc3..0xe0 => self.lead(byte, 1, out),
-            0xe0..0xf0 => self.lead(byte, 2, out),
-            0xf0..0xf5 => self.lead(byte, 3, out),
-            _ => out.push(byte),
+    fn ground(&mut self, c: char, out: &mut Vec<u8>) {
+        match c {
+            ESC => self.open(),
+            '\u{80}'..='\u{9f}' => self.c1(c, out),
+            c if c.is_control() => self.control(c, out),
+            c => push(c, out),
         }
     }
 
-    fn lead(&mut self, byte: u8, left: u8, out: &mut Vec<u8>) {
-        out.push(byte);
-        self.state = State::Utf8(left);
+    /// An ESC begins a sequence.
+    fn open(&mut self) {
+        self.held.clear();
+        self.held.push(0x1b);
+        self.state = State::Escape;
     }
 
-    fn hold(&mut self, byte: u8, state: State) {
-        self.held = vec![byte];
-        self.state = state;
-    }
-
-    /// What was held passes.
-    fn release(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.held);
+    /// No sequence is open any more.
+    fn close(&mut self) {
+        self.held.clear();
         self.state = State::Ground;
-    }
-
-    fn control(&mut self, byte: u8, out: &mut Vec<u8>) {
-        let passes = match self.policy {
-            Policy::All => true,
-            Policy::Shown => byte != ENQ,
-            Policy::Colours | Policy::Text => matches!(byte, b'\t' | b'\n'),
-        };
-        if passes {
-            out.push(byte);
-        }
     }
 
     fn end(&mut self, passes: bool, out: &mut Vec<u8>) {
         if passes {
-            self.release(out);
-        } else {
-            self.interrupt();
+            out.append(&mut self.held);
+        }
+        self.close();
+    }
+
+    /// A C0 control or DEL that is no part of a sequence.
+    fn control(&self, c: char, out: &mut Vec<u8>) {
+        let passes = match self.policy {
+            Policy::All => true,
+            Policy::Shown => c != ENQ,
+            Policy::Colours | Policy::Text => matches!(c, '\t' | '\n'),
+        };
+        if passes {
+            push(c, out);
         }
     }
 
-    fn c1(&mut self, byte: u8, out: &mut Vec<u8>) {
-        match byte {
-            0x9b => self.state = State::Csi,
-            0x9d => self.state = State::String(Text::Osc, Verdict::Open, 0),
-            0x90 => self.state = State::String(Text::Dcs, Verdict::Open, 0),
-            0x98 | 0x9e | 0x9f => self.state = State::String(Text::Other, self.verdict(false), 0),
-            _ => self.end(self.policy == Policy::All || self.policy == Policy::Shown && byte != 0x9a, out),
+    fn c1(&mut self, c: char, out: &mut Vec<u8>) {
+        self.held.clear();
+        push(c, &mut self.held);
+        match c {
+            '\u{9b}' => self.state = State::Csi,
+            '\u{9d}' => self.state = State::String(Text::Osc, Verdict::Open, false),
+            '\u{90}' => self.state = State::String(Text::Dcs, Verdict::Open, false),
+            '\u{98}' | '\u{9e}' | '\u{9f}' => self.state = self.other(),
+            _ => self.end(self.policy == Policy::All || self.policy == Policy::Shown && c != '\u{9a}', out),
         }
     }
 
-    fn verdict(&self, passes_if_shown: bool) -> Verdict {
-        match self.policy {
-            Policy::All => Verdict::Pass,
-            Policy::Shown if passes_if_shown => Verdict::Pass,
-            _ => Verdict::Drop,
-        }
+    /// A string of which nothing passes: SOS, PM, APC, and a title of screen's.
+    fn other(&self) -> State {
+        let verdict = if self.policy == Policy::All { Verdict::Pass } else { Verdict::Drop };
+        State::String(Text::Other, verdict, false)
     }
 
-    fn escape(&mut self, byte: u8, out: &mut Vec<u8>) {
+    fn escape(&mut self, c: char, out: &mut Vec<u8>) {
         let first = self.held.len() == 1;
-        match byte {
-            ESC => self.hold(byte, State::Escape),
-            CAN | SUB => self.interrupt(),
-            0x00..0x20 => self.control(byte, out),
-            0x20..0x30 if self.held.len() < LONGEST => self.held.push(byte),
-            b'[' | b']' | b'P' | b'X' | b'^' | b'_' | b'k' if first => {
-                self.held.push(byte);
-                self.state = match byte {
-                    b'[' => State::Csi,
-                    b']' => State::String(Text::Osc, Verdict::Open, 0),
-                    b'P' => State::String(Text::Dcs, Verdict::Open, 0),
-                    _ => State::String(Text::Other, self.verdict(false), 0),
+        match c {
+            ESC => self.open(),
+            CAN | SUB => self.close(),
+            '\0'..' ' => self.control(c, out),
+            ' '..'0' if self.held.len() < LONGEST => push(c, &mut self.held),
+            '[' | ']' | 'P' | 'X' | '^' | '_' | 'k' if first => {
+                push(c, &mut self.held);
+                self.state = match c {
+                    '[' => State::Csi,
+                    ']' => State::String(Text::Osc, Verdict::Open, false),
+                    'P' => State::String(Text::Dcs, Verdict::Open, false),
+                    _ => self.other(),
                 };
             }
-            0x30..0x7f => {
+            '0'..='~' => {
                 let intermediate = if first { 0 } else { self.held[1] };
-                self.held.push(byte);
+                push(c, &mut self.held);
+                let last = self.held[self.held.len() - 1];
                 let passes = match self.policy {
                     Policy::All => true,
-                    Policy::Shown => !(first && byte == b'Z'),
+                    Policy::Shown => !escape_asks(intermediate, last),
                     Policy::Colours | Policy::Text => false,
                 };
                 if passes {
-                    self.modes.escape(intermediate, byte);
+                    self.modes.escape(intermediate, last);
                 }
                 self.end(passes, out);
             }
             _ => {
-                self.interrupt();
-                self.byte(byte, out);
+                self.close();
+                self.ground(c, out);
             }
         }
     }
 
-    fn csi(&mut self, byte: u8, out: &mut Vec<u8>) {
-        match byte {
-            ESC => self.hold(byte, State::Escape),
-            CAN | SUB => self.interrupt(),
-            0x00..0x20 => self.control(byte, out),
+    fn csi(&mut self, c: char, out: &mut Vec<u8>) {
+        match c {
+            ESC => self.open(),
+            CAN | SUB => self.close(),
+            '\0'..' ' => self.control(c, out),
             // One that is too long is never whole: it is dropped at its end.
-            0x20..0x40 if self.held.len() > LONGEST => {}
-            0x20..0x40 => self.held.push(byte),
-            0x40..0x7f => {
-                let passes = self.held.len() <= LONGEST && self.csi_passes(byte);
-                self.held.push(byte);
+            ' '..'@' if self.held.len() > LONGEST => {}
+            ' '..'@' => push(c, &mut self.held),
+            '@'..='~' => {
+                push(c, &mut self.held);
+                let passes = self.held.len() <= LONGEST + 1 && self.csi_passes();
                 self.end(passes, out);
             }
-            0x7f => {}
+            '\u{7f}' => {}
             _ => {
-                self.interrupt();
-                self.byte(byte, out);
+                self.close();
+                self.ground(c, out);
             }
         }
     }
 
-    fn csi_passes(&mut self, last: u8) -> bool {
-        let start = if self.held[0] == ESC || self.held[0] == 0xc2 { 2 } else { 1 };
-        let body = &self.held[start..];
+    fn csi_passes(&mut self) -> bool {
+        let Some((last, body)) = self.held.get(2..).and_then(<[u8]>::split_last) else { return false };
         let mark = body.first().copied().filter(|byte| (b'<'..=b'?').contains(byte)).unwrap_or(0);
         let intermediate = body.iter().copied().find(|byte| (0x20..0x30).contains(byte)).unwrap_or(0);
+        let params = params(body);
         let passes = match self.policy {
             Policy::All => true,
-            Policy::Shown => !asks(mark, intermediate, last),
-            Policy::Colours => (mark, intermediate, last) == (0, 0, b'm'),
+            Policy::Shown => !asks(mark, intermediate, *last) && !changes_more(mark, &params, intermediate, *last),
+            Policy::Colours => (mark, intermediate, *last) == (0, 0, b'm'),
             Policy::Text => false,
         };
         if passes {
-            let params = params(body);
-            self.modes.csi(mark, &params, intermediate, last);
+            self.modes.csi(mark, &params, intermediate, *last);
         }
         passes
     }
 
-    fn string(&mut self, text: Text, verdict: Verdict, last: u8, byte: u8, out: &mut Vec<u8>) {
-        if last == ESC && byte != b'\\' {
+    fn string(&mut self, text: Text, verdict: Verdict, escaped: bool, c: char, out: &mut Vec<u8>) {
+        if escaped && c != '\\' || ('\u{80}'..='\u{9f}').contains(&c) && c != ST {
             // The string was broken off by another sequence.
-            if verdict == Verdict::Pass {
-                out.extend_from_slice(b"\x1b\\");
+            self.end_string(verdict, out);
+            if escaped {
+                self.open();
             }
-            self.hold(ESC, State::Escape);
-            return self.byte(byte, out);
+            return self.character(c, out);
         }
-        let ended = match byte {
-            b'\\' => last == ESC,
-            BEL => text != Text::Dcs,
-            0x9c => last == 0xc2,
-            CAN | SUB => true,
-            _ => false,
-        };
-        let verdict = if verdict == Verdict::Open { self.judge(text, byte, ended) } else { verdict };
+        match c {
+            ESC => return self.state = State::String(text, verdict, true),
+            CAN | SUB => return self.end_string(verdict, out),
+            c if c.is_control() && c != ST && (c != BEL || text == Text::Dcs) => return,
+            _ => {}
+        }
+        let ended = escaped || matches!(c, ST | BEL);
+        let verdict = if verdict == Verdict::Open { self.judge(text, c, ended) } else { verdict };
         match verdict {
-            Verdict::Open => self.held.push(byte),
+            Verdict::Open => push(c, &mut self.held),
             Verdict::Drop => self.held.clear(),
             Verdict::Pass => {
                 out.append(&mut self.held);
-                if byte != ESC {
-                    if last == ESC {
-                        out.push(ESC);
-                    }
-                    out.push(byte);
+                match c {
+                    BEL => push(c, out),
+                    // Terminals do not agree that a C1 control ends a string.
+                    _ if ended => out.extend_from_slice(b"\x1b\\"),
+                    c => push(c, out),
                 }
             }
         }
+        self.state = State::String(text, verdict, false);
         if ended {
-            self.interrupt();
-        } else {
-            self.state = State::String(text, verdict, byte);
+            self.close();
         }
     }
 
-    /// Whether a string passes, as soon as that can be told; `byte` follows what is held.
-    fn judge(&mut self, text: Text, byte: u8, ended: bool) -> Verdict {
+    /// A string ends without its own end; what has passed of it is ended.
+    fn end_string(&mut self, verdict: Verdict, out: &mut Vec<u8>) {
+        if verdict == Verdict::Pass {
+            out.extend_from_slice(b"\x1b\\");
+        }
+        self.close();
+    }
+
+    /// Whether a string passes, as soon as that can be told; `c` follows what is held.
+    fn judge(&mut self, text: Text, c: char, ended: bool) -> Verdict {
         if self.policy == Policy::All {
             return Verdict::Pass;
         }
-        let start = if self.held[0] == ESC || self.held[0] == 0xc2 { 2 } else { 1 };
-        let body = &self.held[start.min(self.held.len())..];
+        let body = self.held.get(2..).unwrap_or_default();
         if self.policy != Policy::Shown || body.len() > LONGEST {
             return Verdict::Drop;
         }
         if text == Text::Dcs {
             let plain = body.iter().all(|byte| byte.is_ascii_digit() || *byte == b';');
-            return match byte {
-                0x20..0x40 if !ended => Verdict::Open,
-                b'q' if plain => Verdict::Pass,
+            return match c {
+                ' '..'@' if !ended => Verdict::Open,
+                'q' if plain => Verdict::Pass,
                 _ => Verdict::Drop,
             };
         }
-        if !body.contains(&b';') && !ended && byte != b';' {
-            return if byte.is_ascii_digit() || byte == ESC || byte == 0xc2 { Verdict::Open } else { Verdict::Drop };
+        if !body.contains(&b';') && !ended && c != ';' {
+            return if c.is_ascii_digit() { Verdict::Open } else { Verdict::Drop };
         }
         let digits = body.iter().take_while(|byte| byte.is_ascii_digit());
-        let number = digits.fold(0u32, |number, digit| number.saturating_mul(10) + u32::from(digit - b'0'));
+        let number =
+            digits.fold(0u32, |number, digit| number.saturating_mul(10).saturating_add(u32::from(digit - b'0')));
         match number {
             8 | 133 => Verdict::Pass,
-            4 | 5 | 10..=19 | 104..=119 if body.contains(&b'?') || byte == b'?' => Verdict::Drop,
+            4 | 5 | 10..=19 | 104..=119 if body.contains(&b'?') || c == '?' => Verdict::Drop,
             4 | 5 | 10..=19 | 104..=119 if ended => {
                 self.modes.colour();
                 Verdict::Pass
@@ -369,6 +368,21 @@ impl Filter {
             _ => Verdict::Drop,
         }
     }
+}
+
+fn push(c: char, out: &mut Vec<u8>) {
+    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+}
+
+/// Whether these bytes are the beginning of a character.
+fn is_begun(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+/// Whether an escape sequence asks the terminal for something, or changes how it reads and sends bytes: DECID, the end
+/// of UTF-8 (`ESC %`), controls of eight bits (`ESC SP`), a locked keyboard (DMI).
+fn escape_asks(intermediate: u8, last: u8) -> bool {
+    matches!((intermediate, last), (0, b'Z' | b'`') | (b'%' | b' ', _))
 }
 
 /// Whether a control sequence asks the terminal for something, or does what concerns more than the screen: windows,
@@ -380,8 +394,23 @@ fn asks(mark: u8, intermediate: u8, last: u8) -> bool {
         // XTVERSION; the keyboard's coding, asked for or changed; graphics attributes.
         (b'>', 0, b'q' | b'm' | b'f') | (b'<' | b'=' | b'>' | b'?', 0, b'u') | (b'?', 0, b'S' | b'm') => true,
         // Modes, presentation, checksums, user preferences, macros, locators.
-        (_, b'$', b'p' | b'w' | b'u') | (_, b'*', b'y' | b'z') | (_, b'&', b'u' | b'w') | (_, b'+', b'x') => true,
+        (_, b'$', b'p' | b'w' | b'u') | (_, b'*', b'y' | b'z') | (_, b'&', b'u' | b'w') | (_, b'+', b'p' | b'x') => {
+            true
+        }
         (_, b'\'', b'w' | b'z' | b'{' | b'|') => true,
+        // Colours and titles that were put aside, the extent that is shown, cursors.
+        (_, b'#', b'R' | b'S' | b'|') | (_, b'"', b'v') | (b'>', b' ', b'q') => true,
+        _ => false,
+    }
+}
+
+/// Whether a control sequence changes more than what is shown: a locked keyboard and local echo (all ANSI modes but
+/// insert and line feed), VT52 sequences and controls of eight bits, reports that come at once or instead of keys.
+fn changes_more(mark: u8, params: &[u16], intermediate: u8, last: u8) -> bool {
+    match (mark, intermediate, last) {
+        (0, 0, b'h' | b'l') => params.is_empty() || params.iter().any(|mode| ![4, 20].contains(mode)),
+        (b'?', 0, b'h' | b'l') => params.iter().any(|mode| [2, 2048, 9001].contains(mode)),
+        (_, b'"', b'p') => true,
         _ => false,
     }
 }
@@ -396,157 +425,4 @@ fn params(body: &[u8]) -> Vec<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn through(policy: Policy, bytes: &[u8]) -> Vec<u8> {
-        let (mut filter, mut out) = (Filter::new(policy), Vec::new());
-        filter.feed(bytes, &mut out);
-        out
-    }
-
-    fn text(bytes: &[u8]) -> String {
-        bytes.escape_ascii().to_string()
-    }
-
-    /// Must not reach the terminal of one who watches.
-    const DROPPED: [&[u8]; 30] = [
-        b"\x1b]52;c;aGk=\x07",
-        b"\x1b]52;c;?\x1b\\",
-        b"\x1b]0;title\x07",
-        b"\x1b]2;t\xc2\x9c",
-        b"\x1b[c",
-        b"\x1b[>c",
-        b"\x1b[=0c",
-        b"\x1b[5n",
-        b"\x1b[6n",
-        b"\x1b[?6n",
-        b"\x1b[?996n",
-        b"\x1b[>q",
-        b"\x1b[>0q",
-        b"\x1b[?2026$p",
-        b"\x1b[?u",
-        b"\x1b[>1u",
-        b"\x1b[21t",
-        b"\x1b[22;0t",
-        b"\x1b[x",
-        b"\x1b[5i",
-        b"\x1bZ",
-        b"\x05",
-        b"\x1bP$qm\x1b\\",
-        b"\x1bP+q544e\x1b\\",
-        b"\x1b]10;?\x07",
-        b"\x1b]4;1;?\x1b\\",
-        b"\x1b_Ga=q;x\x1b\\",
-        b"\x1bktitle\x1b\\",
-        b"\xc2\x9b6n",
-        b"\x9d52;c;?\x07",
-    ];
-
-    /// Must reach it as it is.
-    const KEPT: [&[u8]; 20] = [
-        b"plain\r\n\ttext\x08\x07",
-        "Grüße, 木, \u{1f600}, e\u{301}".as_bytes(),
-        b"\x1b[1;31mred\x1b[m",
-        b"\x1b[38:2::1:2:3mrgb\x1b[0m",
-        b"\x1b[?1049h\x1b[2J\x1b[H\x1b[?1049l",
-        b"\x1b[?25l\x1b[?2004h",
-        b"\x1b[3 q",
-        b"\x1b[1;20r",
-        b"\x1b7\x1b8\x1bM\x1b=\x1b>\x1bc",
-        b"\x1b(0lqqk\x1b(B\x0e\x0f",
-        b"\x1b#8\x1b%G",
-        b"\x1b]8;;http://example.com/a?b\x1b\\link\x1b]8;;\x1b\\",
-        b"\x1b]8;;http://example.com\x07x\x1b]8;;\x07",
-        b"\x1b]133;A\x07$ ",
-        b"\x1b]4;1;rgb:ff/00/00\x07",
-        b"\x1b]104\x07",
-        b"\x1bPq#0;2;0;0;0~~\x1b\\",
-        b"\xc2\xa0\xc2\xbf\xc3\x9b",
-        b"\xe2\x9c\x93 done \xe2\x80\x9b",
-        b"\xff\xfe\xa9 not UTF-8",
-    ];
-
-    #[test]
-    fn what_asks_is_dropped() {
-        for bytes in DROPPED {
-            let framed = [b"a", bytes, b"b"].concat();
-            assert_eq!(text(&through(Policy::Shown, &framed)), "ab", "{}", text(bytes));
-        }
-    }
-
-    #[test]
-    fn what_shows_passes_unchanged() {
-        for bytes in KEPT {
-            assert_eq!(text(&through(Policy::Shown, bytes)), text(bytes));
-        }
-    }
-
-    #[test]
-    fn whoever_types_gets_everything() {
-        for bytes in DROPPED.iter().chain(&KEPT) {
-            assert_eq!(text(&through(Policy::All, bytes)), text(bytes));
-        }
-    }
-
-    #[test]
-    fn a_log_may_be_coloured_and_no_more() {
-        assert_eq!(text(&through(Policy::Colours, b"\x1b[31mred\x1b[0m\tx")), r"\x1b[31mred\x1b[0m\tx");
-        for bytes in
-            [&b"\x1b[2J"[..], b"\x1b]8;;http://x\x07", b"\r", b"\x08", b"\x1bc", b"\x1b[?25l", b"\x1bPq~\x1b\\"]
-        {
-            assert_eq!(text(&through(Policy::Colours, bytes)), "", "{}", text(bytes));
-        }
-    }
-
-    #[test]
-    fn an_endless_string_costs_no_memory() {
-        let mut filter = Filter::new(Policy::Shown);
-        let mut out = Vec::new();
-        filter.feed(b"\x1b]4;", &mut out);
-        for _ in 0..10_000 {
-            filter.feed(b"0123456789", &mut out);
-        }
-        filter.feed(b"\x07\x1b[", &mut out);
-        for _ in 0..10_000 {
-            filter.feed(b"0123456789", &mut out);
-        }
-        filter.feed(b"mend", &mut out);
-        assert_eq!(text(&out), "end");
-        assert!(filter.held.capacity() <= 4 * LONGEST);
-    }
-
-    #[test]
-    fn a_string_that_is_broken_off_ends() {
-        assert_eq!(text(&through(Policy::Shown, b"\x1b]0;ti\x1b[31mred")), r"\x1b[31mred");
-        assert_eq!(text(&through(Policy::Shown, b"\x1b]8;;http://x\x1b[6nend")), r"\x1b]8;;http://x\x1b\\end");
-    }
-
-    proptest! {
-        #[test]
-        fn a_split_changes_nothing(
-            parts in proptest::collection::vec(0..DROPPED.len() + KEPT.len(), 1..6),
-            cuts in proptest::collection::vec(1usize..7, 1..60),
-        ) {
-            let all: Vec<u8> = parts.iter().flat_map(|part| *DROPPED.iter().chain(&KEPT).nth(*part).expect("in range")).copied().collect();
-            for policy in [Policy::All, Policy::Shown, Policy::Colours] {
-                let (mut filter, mut out, mut rest) = (Filter::new(policy), Vec::new(), &all[..]);
-                for cut in cuts.iter().cycle() {
-                    if rest.is_empty() { break }
-                    let (piece, after) = rest.split_at((*cut).min(rest.len()));
-                    filter.feed(piece, &mut out);
-                    rest = after;
-                }
-                prop_assert_eq!(text(&out), text(&through(policy, &all)));
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            through(Policy::Shown, &bytes);
-            through(Policy::Colours, &bytes);
-            prop_assert_eq!(through(Policy::All, &bytes), bytes);
-        }
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ use crate::client::error::ClientError;
 use crate::client::follow::{Event, Follower, Welcome};
 use crate::protocol::{ClientMessage, Driver, HubMessage, Mode};
 use crate::record::{Exit, Payload, Record, Size, Stream};
+use crate::visible;
 
 /// No more is taken off the connection while so many bytes wait for the terminal.
 const QUEUE_LIMIT: usize = 128 << 10;
@@ -337,14 +338,14 @@ impl Run {
             self.flash(text);
             self.redraw_at = Some(Instant::now() + FLASH);
         } else if self.painter.is_ground() {
-            self.stderr(format!("\r\nfoghorn: {text}\r\n"));
+            self.stderr(format!("\r\nfoghorn: {}\r\n", visible::line(text)));
         }
     }
 
     fn flash(&mut self, text: &str) {
         self.painter.interrupt();
         let width = usize::from(self.painter.window().cols).saturating_sub(12);
-        let text: String = text.chars().take(width).collect();
+        let text: String = visible::line(text).chars().take(width).collect();
         self.stderr(format!("\x18\x1b7\x1b[999;1H\x1b[0;7m foghorn: {text} \x1b[m\x1b[K\x1b8"));
     }
 
@@ -372,7 +373,7 @@ impl Run {
         } else if self.painter.is_ground() {
             // On the line below the cursor, which goes back to its place in the end.
             let width = usize::from(self.painter.window().cols).saturating_sub(10);
-            let text: String = text.chars().take(width).collect();
+            let text: String = visible::line(&text).chars().take(width).collect();
             self.stderr(format!("\x1bD\x1b7\r\x1b[0m\x1b[Kfoghorn: {text}"));
             self.lost = Lost::Line;
         }

@@ -19,6 +19,8 @@ pub struct Modes {
     changed: BTreeSet<u16>,
     alternate: Option<u16>,
     insert: bool,
+    /// Enter sends a line feed too.
+    line_feed: bool,
     keypad: bool,
     region: bool,
     cursor: bool,
@@ -42,7 +44,7 @@ impl Modes {
         let first = params.first().copied().unwrap_or(0);
         match (mark, intermediate, last) {
             (b'?', 0, b'h' | b'l') => params.iter().for_each(|mode| self.private(*mode, last == b'h')),
-            (0, 0, b'h' | b'l') if first == 4 => self.insert = last == b'h',
+            (0, 0, b'h' | b'l') => params.iter().for_each(|mode| self.ansi(*mode, last == b'h')),
             (0, 0, b'm') => self.style = !(params.is_empty() || params.iter().all(|param| *param == 0)),
             (0, 0, b'r') => self.region = !params.is_empty(),
             (0, b' ', b'q') => self.cursor = first > 0,
@@ -66,6 +68,14 @@ impl Modes {
     /// Takes note of a colour that was set.
     pub(super) fn colour(&mut self) {
         self.colours = true;
+    }
+
+    fn ansi(&mut self, mode: u16, on: bool) {
+        match mode {
+            4 => self.insert = on,
+            20 => self.line_feed = on,
+            _ => {}
+        }
     }
 
     fn private(&mut self, mode: u16, on: bool) {
@@ -97,6 +107,7 @@ impl Modes {
         let parts = [
             (was.region, "\x1b7\x1b[r\x1b8"),
             (was.insert, "\x1b[4l"),
+            (was.line_feed, "\x1b[20l"),
             (was.keypad, "\x1b>"),
             (was.keys, "\x1b[>4m"),
             (was.cursor, "\x1b[0 q"),
@@ -140,6 +151,12 @@ mod tests {
     fn what_is_left_is_taken_back() {
         let left = b"\x1b[?1049h\x1b[?1000;1006h\x1b[?25l\x1b[?2004h\x1b=\x1b[7m";
         assert_eq!(taken_back(left), "\x1b[?25h\x1b[?1000l\x1b[?1006l\x1b[?2004l\x1b>\x1b[0m\x1b[?1049l\x1b[0m");
+    }
+
+    #[test]
+    fn insert_and_line_feed_are_taken_back() {
+        assert_eq!(taken_back(b"\x1b[20;4h"), "\x1b[4l\x1b[20l");
+        assert_eq!(taken_back(b"\x1b[20h\x1b[4h\x1b[4;20l"), "");
     }
 
     #[test]

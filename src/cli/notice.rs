@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::terminal;
+use crate::visible;
 
 /// How often the spinner moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -20,6 +21,7 @@ impl Starting {
     /// Says what starts.
     #[must_use]
     pub fn new(text: String) -> Self {
+        let text = visible::line(&text).into_owned();
         let bar = terminal::is_stderr().then(|| {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{msg} {spinner}") {
@@ -51,9 +53,9 @@ impl Drop for Starting {
     }
 }
 
-/// Writes a line on stderr, where anybody reads that.
+/// Writes one line on stderr, where anybody reads that, with what others chose in it made visible.
 pub fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", visible::line(line));
 }
 
 /// Says something of Foghorn's own on stderr.

@@ -10,9 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::record::Stream;
+use crate::visible;
 
 /// One of this process's own outputs, blocking even where somebody has made it not to.
 pub struct Descriptor(BorrowedFd<'static>);
@@ -50,11 +52,29 @@ impl Write for Descriptor {
     }
 }
 
-/// Prints a whole text on stdout.
+/// Prints a whole text on stdout, with what others chose in it made visible. Its line breaks are this program's own: a
+/// part that may have others is made visible before it comes here.
 ///
 /// # Errors
 /// Where it cannot be written.
 pub fn print(text: &str) -> io::Result<()> {
+    print_as_is(&visible::lines(text))
+}
+
+/// Prints a value as a line of JSON on stdout.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(value)?;
+    print_as_is(&format!("{}\n", visible::json(&text)))
+}
+
+/// Prints a whole text on stdout in which nothing is left to be made visible.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn print_as_is(text: &str) -> io::Result<()> {
     Descriptor::stdout().write_all(text.as_bytes())
 }
 
@@ -111,9 +131,9 @@ impl Sink {
         let _ = self.jobs.send(Job { stream, data, offset });
     }
 
-    /// Appends a line of Foghorn's own, on stderr.
+    /// Appends a line of Foghorn's own, on stderr, with what others chose in it made visible.
     pub fn note(&self, text: &str) {
-        self.write(Stream::Stderr, format!("foghorn: {text}\n").into(), None);
+        self.write(Stream::Stderr, format!("foghorn: {}\n", visible::line(text)).into(), None);
     }
 
     /// How many bytes wait.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::Args;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::{BROKEN_PIPE, Failure};
+use super::filter::{Filter, Policy};
 use super::notice::note;
 use super::output::Sink;
 use super::painter::{Need, Painter};
@@ -69,6 +71,10 @@ struct Replay {
     follower: Follower,
     sink: Sink,
     painter: Option<Painter>,
+    /// What the terminal gets of stderr's output where only stderr is one.
+    errors: Option<Filter>,
+    /// Whether stderr goes to a file or a pipe, which get every byte.
+    plain_errors: bool,
     clock: Clock,
     waiting: Option<(Instant, Record)>,
     head: Option<u64>,
@@ -87,6 +93,8 @@ pub async fn run(context: &Context, args: ReplayArgs) -> Result<u8, Failure> {
     let mut replay = Replay {
         follower: Follower::new(context.hubs(), ask),
         sink: Sink::standard()?,
+        errors: (window.is_none() && terminal::is_stderr()).then(|| Filter::new(Policy::Shown)),
+        plain_errors: !terminal::is_stderr(),
         painter: window.map(|window| Painter::new(window, false)),
         clock: Clock::new(&args),
         waiting: None,
@@ -102,6 +110,8 @@ pub async fn run(context: &Context, args: ReplayArgs) -> Result<u8, Failure> {
     };
     let last = replay.painter.as_mut().map(Painter::leave).unwrap_or_default();
     replay.sink.write(Stream::Stdout, last.into(), None);
+    let last = replay.errors.as_mut().map(|filter| filter.modes().take_back()).unwrap_or_default();
+    replay.sink.write(Stream::Stderr, last.into(), None);
     replay.sink.finish().await?;
     outcome
 }
@@ -146,6 +156,20 @@ impl Replay {
         }
     }
 
+    /// What is written of an output.
+    fn shown(&mut self, stream: Stream, data: &Bytes) -> Bytes {
+        match (stream, &mut self.painter, &mut self.errors) {
+            (Stream::Stderr, ..) if self.plain_errors => data.clone(),
+            (_, Some(painter), _) => painter.output(data).into(),
+            (Stream::Stderr, None, Some(filter)) => {
+                let mut out = Vec::with_capacity(data.len());
+                filter.feed(data, &mut out);
+                out.into()
+            }
+            _ => data.clone(),
+        }
+    }
+
     fn size(&mut self, size: Size) {
         let Some(painter) = &mut self.painter else { return };
         let (mut shown, need) = painter.session_size(size);
@@ -158,8 +182,8 @@ impl Replay {
     fn show(&mut self, record: &Record) -> Option<Result<u8, Failure>> {
         match &record.payload {
             Payload::Output(stream, data) => {
-                let shown = self.painter.as_mut().map(|painter| painter.output(data));
-                self.sink.write(*stream, shown.map_or_else(|| data.clone(), Into::into), None);
+                let shown = self.shown(*stream, data);
+                self.sink.write(*stream, shown, None);
             }
             Payload::Resize(size) => self.size(*size),
             Payload::Dropped { to, reason } => {

@@ -8,9 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::failure::{Failure, OTHER};
 use super::notice::say;
-use super::output::print;
+use super::output::{print, print_json};
 use super::{Context, Format};
 use crate::client::hubs::{Hubs, Running, is_alive, silent};
+use crate::protocol::HubFile;
+use crate::visible;
 
 /// How long a hub may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
@@ -62,14 +64,24 @@ fn status(running: Running, format: Format) -> Result<u8, Failure> {
         Running::Silent(pid) => return Err(Failure::new(OTHER, silent(pid))),
         Running::Nobody => return Err(Failure::new(OTHER, "no hub runs; the next `foghorn run` starts one")),
     };
-    print(&match format {
-        Format::Json => format!("{}\n", serde_json::to_string(&file).unwrap_or_default()),
-        Format::Text => format!(
-            "url         {}\npid         {}\nhome        {}\ntoken file  {}\nversion     {}\nbackend     {}\n",
-            file.url, file.pid, file.home, file.token_file, file.version, file.backend
-        ),
-    })?;
+    match format {
+        Format::Json => print_json(&file)?,
+        Format::Text => print(&describe(&file))?,
+    }
     Ok(0)
+}
+
+fn describe(file: &HubFile) -> String {
+    let pid = file.pid.to_string();
+    let lines = [
+        ("url", &file.url),
+        ("pid", &pid),
+        ("home", &file.home),
+        ("token file", &file.token_file),
+        ("version", &file.version),
+        ("backend", &file.backend),
+    ];
+    lines.iter().map(|(name, value)| format!("{name:<11} {}\n", visible::line(value))).collect()
 }
 
 /// Stops the hub that holds the state folder, and waits until it has let go.

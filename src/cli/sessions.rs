@@ -4,11 +4,12 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::output::print;
-use super::show::{state, visible};
+use super::output::{print, print_json};
+use super::show::state;
 use super::{Context, Format};
 use crate::client::http::encode;
 use crate::protocol::SessionInfo;
+use crate::visible;
 
 /// Which sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -62,10 +63,10 @@ pub async fn run(context: &Context, args: SessionsArgs) -> Result<u8, Failure> {
         }
     }
     sessions.truncate(args.limit as usize);
-    print(&match args.output {
-        Format::Json => format!("{}\n", serde_json::to_string(&sessions).unwrap_or_default()),
-        Format::Text => table(&sessions),
-    })?;
+    match args.output {
+        Format::Json => print_json(&sessions)?,
+        Format::Text => print(&table(&sessions))?,
+    }
     Ok(0)
 }
 
@@ -98,7 +99,7 @@ fn table(sessions: &[SessionInfo]) -> String {
             session.viewers.map_or_else(|| "-".to_owned(), |viewers| viewers.to_string()),
             session.command.join(" "),
         ]
-        .map(|cell| visible(&cell))
+        .map(|cell| visible::line(&cell).into_owned())
     });
     let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
     let widths: Vec<usize> =

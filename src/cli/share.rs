@@ -6,9 +6,10 @@ use serde_json::json;
 use super::failure::Failure;
 use super::held::duration;
 use super::notice::say;
-use super::output::print;
+use super::output::{print, print_json};
 use super::{Context, Format};
 use crate::protocol::{NewTicket, Right};
+use crate::visible;
 
 /// The arguments of `share`.
 #[derive(Args)]
@@ -61,15 +62,16 @@ pub async fn run(context: &Context, args: ShareArgs) -> Result<u8, Failure> {
     let command = format!("FOGHORN_URL={url} FOGHORN_TOKEN={} foghorn {verb} {}", ticket.secret, session.id);
     match args.output {
         Format::Json => {
-            let value = json!({"ticket": ticket, "session": session.id, "url": url, "command": command});
-            print(&format!("{value}\n"))?;
+            let mut value = serde_json::to_value(&ticket).unwrap_or_default();
+            value["session"] = json!(session.id);
+            value["url"] = json!(url);
+            value["command"] = json!(command);
+            print_json(&value)?;
         }
         Format::Text => {
-            print(&format!("{}\n", ticket.secret))?;
-            say(&format!(
-                "The ticket {} is valid until {}. Whoever has it can run:\n  {command}",
-                ticket.id, ticket.expires_at
-            ));
+            print(&format!("{}\n", visible::line(&ticket.secret)))?;
+            say(&format!("The ticket {} is valid until {}. Whoever has it can run:", ticket.id, ticket.expires_at));
+            say(&format!("  {command}"));
         }
     }
     Ok(0)

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use clap::Args;
 
 use super::failure::Failure;
-use super::output::print;
+use super::output::{print, print_json};
 use super::{Context, Format};
 use crate::protocol::{SessionInfo, State};
+use crate::visible;
 
 /// The arguments of `show`.
 #[derive(Args)]
@@ -25,11 +26,10 @@ pub struct ShowArgs {
 /// Where there is no such session.
 pub async fn run(context: &Context, args: ShowArgs) -> Result<u8, Failure> {
     let session = context.api.session(&args.id).await?;
-    let text = match args.output {
-        Format::Json => format!("{}\n", serde_json::to_string(&session).unwrap_or_default()),
-        Format::Text => describe(&session),
-    };
-    print(&text)?;
+    match args.output {
+        Format::Json => print_json(&session)?,
+        Format::Text => print(&describe(&session))?,
+    }
     Ok(0)
 }
 
@@ -64,12 +64,7 @@ fn describe(session: &SessionInfo) -> String {
         ("viewers", session.viewers.map_or_else(|| "-".to_owned(), |viewers| viewers.to_string())),
     ];
     lines.iter().fold(String::new(), |mut text, (name, value)| {
-        let _ = writeln!(text, "{name:<12} {}", visible(value));
+        let _ = writeln!(text, "{name:<12} {}", visible::line(value));
         text
     })
-}
-
-/// A text without what could move a terminal's cursor.
-pub(super) fn visible(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -45,14 +45,14 @@ pub enum ClientError {
     #[error("the connection to the hub broke: {0}")]
     Broken(String),
     /// This user's own hub could not be started.
-    #[error("no hub could be started: {reason}; its log is {log}{tail}")]
+    #[error("no hub could be started: {reason}; its log is {log}")]
     NotStarted {
         /// What happened.
         reason: String,
         /// The log's path.
         log: String,
-        /// The log's last lines, each after a line break.
-        tail: String,
+        /// The log's last lines.
+        tail: Vec<String>,
     },
     /// A hub that speaks differently.
     #[error("the hub's answer could not be understood: {0}; are client and hub of the same version?")]

@@ -73,7 +73,7 @@ pub enum Running {
     /// A process holds the state folder, and cannot be asked yet, or does not answer: its process id.
     Silent(Option<u32>),
     /// One answers.
-    Hub(HubFile),
+    Hub(Box<HubFile>),
 }
 
 /// Finds hubs.
@@ -201,7 +201,7 @@ impl Hubs {
         let hub = Hub { url: own_url(&file)?, token: None, folder: Some(folder.clone()) };
         let ask = Ask { limit: HEALTH_LIMIT, ..Ask::get("/healthz") };
         if self.http.send(&hub, &ask).await.is_ok() {
-            return Ok(Running::Hub(file));
+            return Ok(Running::Hub(Box::new(file)));
         }
         let older = file.version.starts_with(WITHOUT_SOCKET) && pid.is_none_or(|pid| pid == file.pid);
         if older && is_alive(file.pid) {
@@ -272,7 +272,7 @@ impl Hubs {
         loop {
             let running = self.running().await?;
             if let Running::Hub(file) = running {
-                return Ok(file);
+                return Ok(*file);
             }
             self.reap();
             if let Some(status) = self.last_status().filter(|status| *status == USAGE) {
@@ -329,7 +329,8 @@ impl Hubs {
     /// What the last hub said at its end, by its log.
     fn last_words(&self) -> String {
         let last = tail(&self.own_folder().join(LOG_FILE)).unwrap_or_default();
-        let words = last.lines().last().unwrap_or_default().trim().strip_prefix("foghorn: ").unwrap_or_default();
+        let words =
+            last.last().map(String::as_str).unwrap_or_default().trim().strip_prefix("foghorn: ").unwrap_or_default();
         words.to_owned()
     }
 
@@ -422,7 +423,8 @@ fn is_private(url: &str) -> bool {
     uri.scheme_str() == Some("https") || host == "localhost" || loopback
 }
 
-fn tail(path: &Path) -> std::io::Result<String> {
+/// The last lines of a log.
+fn tail(path: &Path) -> std::io::Result<Vec<String>> {
     let mut file = folder::open(path, OpenOptions::new().read(true))?;
     let len = file.metadata()?.len();
     file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES)))?;
@@ -431,7 +433,7 @@ fn tail(path: &Path) -> std::io::Result<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
-    Ok(last.iter().map(|line| format!("\n  {line}")).collect())
+    Ok(last.iter().map(|line| (*line).to_owned()).collect())
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ impl Files {
 /// A line of Foghorn's own, which moves nothing.
 #[must_use]
 pub fn notice(process: Arc<str>, message: String) -> Entry {
-    Entry { time: now(), process, container: None, stream: Stream::Hub, terminal_of: None, message, moved: Move::None }
+    Entry { time: now(), process, container: None, stream: Stream::Hub, private: None, message, moved: Move::None }
 }
 
 /// Follows the files of a log until the log is closed.

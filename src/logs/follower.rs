@@ -30,11 +30,11 @@ pub struct Filter {
     pub container: Option<String>,
     /// Only with a match of this.
     pub grep: Option<Regex>,
-    /// Of what was shown in terminals, only what was in these.
+    /// Of what was shown in terminals, and of what sessions were started with, only what these people's were.
     pub terminals: Terminals,
 }
 
-/// Whose terminals somebody may look at.
+/// Whose sessions, and so whose terminals, somebody may look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Terminals {
     /// Everybody's.
@@ -62,10 +62,19 @@ impl Filter {
         self.container.as_deref().is_none_or(|wanted| Some(wanted) == container)
     }
 
-    /// Whether this line is wanted.
+    /// Whether this line is wanted. What may not be seen of it matches nothing.
     #[must_use]
     pub fn wants(&self, line: &Entry) -> bool {
-        self.shows(line.terminal_of.as_deref()) && self.fits(&line.process, line.container.as_deref(), &line.message)
+        let message = match &line.private {
+            Some(private) if !self.shows(Some(&private.owner)) => private.others.as_ref(),
+            _ => Some(&line.message),
+        };
+        message.is_some_and(|message| self.fits(&line.process, line.container.as_deref(), message))
+    }
+
+    /// A line as it may be seen; none where nothing of it may.
+    fn seen(&self, line: Arc<Line>) -> Option<Arc<Line>> {
+        if self.shows(line.owner.as_deref()) { Some(line) } else { line.others.clone() }
     }
 
     /// Whether this is what has to be known of a source that is wanted, or of all.
@@ -75,13 +84,13 @@ impl Filter {
         line.moved == Move::None && (of_all || of_wanted())
     }
 
-    /// Whether what somebody's terminal was given may be seen; what none was, may.
+    /// Whether what is somebody's may be seen; what is nobody's, may.
     #[must_use]
-    pub fn shows(&self, terminal_of: Option<&str>) -> bool {
+    pub fn shows(&self, owner: Option<&str>) -> bool {
         match &self.terminals {
             Terminals::All => true,
-            Terminals::Of(own) => terminal_of.is_none_or(|owner| owner == own && !own.is_empty()),
-            Terminals::Nobodys => terminal_of.is_none(),
+            Terminals::Of(own) => owner.is_none_or(|owner| owner == own && !own.is_empty()),
+            Terminals::Nobodys => owner.is_none(),
         }
     }
 
@@ -195,7 +204,8 @@ impl Follower {
             positions.apply(entry.moved);
             if self.filter.wants(&entry) || self.filter.is_told(&entry) {
                 self.resume = positions.token(&self.log.app);
-                out.push(Arc::new(Line::new(self.log.app.clone(), entry, self.resume.clone())));
+                let line = Arc::new(Line::new(self.log.app.clone(), entry, self.resume.clone()));
+                out.extend(self.filter.seen(line));
             }
         }
     }
@@ -239,10 +249,8 @@ impl Follower {
             self.resume.clone_from(&last.resume);
         }
         let any = !lines.is_empty();
-        out.extend(lines.into_iter().filter(|line| {
-            self.filter.shows(line.terminal_of.as_deref())
-                && self.filter.fits(&line.process, line.container.as_deref(), &line.message)
-        }));
+        let seen = lines.into_iter().filter_map(|line| self.filter.seen(line));
+        out.extend(seen.filter(|line| self.filter.fits(&line.process, line.container.as_deref(), &line.message)));
         any
     }
 }

@@ -220,7 +220,7 @@ impl FilePast {
             process: self.handle.process.clone(),
             container: None,
             stream: Stream::Stdout,
-            terminal_of: None,
+            private: None,
             message,
             moved,
         }

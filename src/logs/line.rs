@@ -32,6 +32,23 @@ impl Stream {
     }
 }
 
+/// Whose a line is, and what is seen of it by those who do not see their session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Private {
+    /// Whose session it is from.
+    pub owner: Arc<str>,
+    /// What the line says to others; none: they do not get it.
+    pub others: Option<String>,
+}
+
+impl Private {
+    /// A line that only those get who see this person's session.
+    #[must_use]
+    pub fn of(owner: &str) -> Self {
+        Self { owner: owner.into(), others: None }
+    }
+}
+
 /// A line as a source gives it: what it says, and where its source stands behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -43,8 +60,8 @@ pub struct Entry {
     pub container: Option<Arc<str>>,
     /// From which output.
     pub stream: Stream,
-    /// Whose session it is from, where it is what a terminal was given.
-    pub terminal_of: Option<Arc<str>>,
+    /// Whose it is, where it is not for all who read the log: what a terminal was given, and a session's command.
+    pub private: Option<Private>,
     /// What it says.
     pub message: String,
     /// Where its source stands behind it.
@@ -62,8 +79,10 @@ pub struct Line {
     pub container: Option<Arc<str>>,
     /// From which output.
     pub stream: Stream,
-    /// Whose session it is from, where it is what a terminal was given.
-    pub terminal_of: Option<Arc<str>>,
+    /// Whose session it is from, where only those get it who see that.
+    pub owner: Option<Arc<str>>,
+    /// The line that the others get instead.
+    pub others: Option<Arc<Line>>,
     /// What it says.
     pub message: String,
     /// The token that resumes behind it.
@@ -78,13 +97,20 @@ impl Line {
     /// A line of an app, behind which `resume` resumes.
     #[must_use]
     pub fn new(app: Arc<str>, entry: Entry, resume: String) -> Self {
-        let Entry { time, process, container, stream, terminal_of, message, .. } = entry;
+        let Entry { time, process, container, stream, private, message, moved } = entry;
+        let (owner, others) = private.map(|Private { owner, others }| (owner, others)).unzip();
+        let others = others.flatten().map(|message| {
+            let (process, container) = (process.clone(), container.clone());
+            let entry = Entry { time, process, container, stream, private: None, message, moved };
+            Arc::new(Self::new(app.clone(), entry, resume.clone()))
+        });
         Self {
             time,
             process,
             container,
             stream,
-            terminal_of,
+            owner,
+            others,
             message,
             resume,
             app,
@@ -98,7 +124,8 @@ impl Line {
     #[must_use]
     pub fn weight(&self) -> usize {
         // Twice: the written form is kept beside it.
-        2 * (self.message.len() + self.resume.len()) + 256
+        let others = self.others.as_ref().map_or(0, |line| line.weight());
+        2 * (self.message.len() + self.resume.len()) + 256 + others
     }
 
     /// `2026-11-22T10:00:00.123456+00:00 app[web.1]: message`, with its end.
@@ -155,7 +182,7 @@ mod tests {
                 time: 1_795_341_600_123_456,
                 process: "web.1".into(),
                 container: None,
-                terminal_of: None,
+                private: None,
                 stream,
                 message: "it \"works\"".into(),
                 moved: Move::None,

@@ -82,7 +82,7 @@ mod tests {
                 process: "web".into(),
                 container: None,
                 stream: Stream::Stdout,
-                terminal_of: None,
+                private: None,
                 message,
                 moved: Move::None,
             };

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout, timeout_at};
 
-use super::line::{Entry, Stream};
+use super::line::{Entry, Private, Stream};
 use super::position::{Move, SessionAt};
 use super::split::{MAX_LINE, SessionLine, Splitter};
 use super::{Event, Log};
-use crate::record::{Batch, Payload, Record};
+use crate::record::{Batch, Cause, Payload, Record};
 use crate::registry::Registry;
 use crate::session::{Session, now};
 use crate::store::{Kind, SessionFilter, SessionRow, StoreError};
@@ -41,31 +41,49 @@ pub fn number(row: &SessionRow) -> u64 {
 /// The line that says that a session has started.
 #[must_use]
 pub fn started(row: &SessionRow) -> Entry {
-    let command: String =
-        row.command.join(" ").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let line = |command: &str| one_line(&format!("Starting process with command `{command}`"));
+    let others = Some(line(&first_word(&row.command)));
     Entry {
         time: row.created_at,
         process: row.name.as_str().into(),
         container: None,
         stream: Stream::Hub,
-        terminal_of: None,
-        message: format!("Starting process with command `{command}`"),
+        private: Some(Private { owner: row.owner.as_str().into(), others }),
+        message: line(&row.command.join(" ")),
         moved: Move::Session(number(row), SessionAt { begun: true, ..SessionAt::default() }),
     }
+}
+
+/// The most characters of a command that those see who do not see its session.
+const MAX_FIRST_WORD: usize = 64;
+
+/// A command as those may know it who do not see its session: what follows its name may be a secret.
+fn first_word(command: &[String]) -> String {
+    let program = command.first().map(String::as_str).unwrap_or_default();
+    let word = program.split_whitespace().next().unwrap_or_default();
+    let shown: String = word.chars().take(MAX_FIRST_WORD).collect();
+    if command.len() == 1 && shown == program { shown } else { format!("{shown} …") }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 /// The line that says how a session has ended, where the record is its exit.
 #[must_use]
 pub fn ended(row: &SessionRow, record: &Record) -> Option<Entry> {
     let Payload::Exit(exit) = &record.payload else { return None };
-    let message = format!("Process {exit}").replace(['\n', '\r'], " ");
+    let message = one_line(&format!("Process {exit}"));
+    // The reason may name the command, or where it was to start.
+    let private = matches!(exit.cause, Cause::StartFailed { .. })
+        .then(|| Private { others: Some("Process could not be started".into()), ..Private::of(&row.owner) });
     let (time, process) = (record.time as i64, row.name.as_str().into());
     Some(Entry {
         time,
         process,
         container: None,
         stream: Stream::Hub,
-        terminal_of: None,
+        private,
         message,
         moved: Move::SessionEnd(number(row)),
     })
@@ -75,9 +93,9 @@ pub fn ended(row: &SessionRow, record: &Record) -> Option<Entry> {
 #[must_use]
 pub fn entry(row: &SessionRow, process: &Arc<str>, line: SessionLine) -> Entry {
     let SessionLine { time, stream, message, at } = line;
-    let terminal_of = (row.tty && stream != Stream::Hub).then(|| row.owner.as_str().into());
+    let private = (row.tty && stream != Stream::Hub).then(|| Private::of(&row.owner));
     let moved = Move::Session(number(row), at);
-    Entry { time, process: process.clone(), container: None, stream, terminal_of, message, moved }
+    Entry { time, process: process.clone(), container: None, stream, private, message, moved }
 }
 
 /// Whether an app's log has a session: what a run prints is its app's, as its pod's log has it too. What goes on in an

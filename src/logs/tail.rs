@@ -227,7 +227,7 @@ impl Tail {
             process: self.handle.process.clone(),
             container: None,
             stream: Stream::Stdout,
-            terminal_of: None,
+            private: None,
             message,
             moved,
         }

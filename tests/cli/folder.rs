@@ -258,7 +258,7 @@ fn who_only_says_that_it_is_needed_ends_with_its_session() {
                   env -i FOGHORN_KEEP=1 setsid sleep 7612 >/dev/null 2>&1 </dev/null & sleep 0.3";
     assert_eq!(home.run(&["run", "--", "sh", "-c", script]).status, 0);
     eventually("their end", || {
-        (processes("sleep\07611").is_empty() && processes("sleep\07612").is_empty()).then_some(())
+        (processes("sleep\x007611").is_empty() && processes("sleep\x007612").is_empty()).then_some(())
     });
 }
 

@@ -9,7 +9,9 @@
 
 mod deaths;
 mod folder;
+mod foreign;
 mod home;
+mod payloads;
 mod pipes;
 #[path = "../support/proxy.rs"]
 #[allow(dead_code, reason = "other tests use more of it")]

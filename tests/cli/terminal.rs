@@ -58,6 +58,13 @@ impl Terminal {
         String::from_utf8_lossy(&self.seen.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
+    /// All that was shown, once the program has ended.
+    pub(crate) fn sees_all(&self) -> Vec<u8> {
+        // The thread that reads ends with the terminal's other side, and lets go of its copies then.
+        eventually("the last of it", || (Arc::strong_count(&self.seen) == 1).then_some(()));
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits until this is shown behind what was waited for before.
     pub(crate) fn sees(&mut self, text: &str) {
         let from = self.from;

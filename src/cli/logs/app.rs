@@ -1,5 +1,6 @@
 //! An app's log, as the hub merges it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -11,12 +12,13 @@ use crate::cli::failure::Failure;
 use crate::cli::filter::{Filter, Policy};
 use crate::cli::lines::Lines;
 use crate::cli::notice::note;
-use crate::cli::output::print;
+use crate::cli::output::print_as_is;
 use crate::cli::{Context, Format, terminal};
 use crate::client::backoff::Backoff;
 use crate::client::error::ClientError;
 use crate::client::http::{Ask, encode};
 use crate::protocol::LogLine;
+use crate::visible;
 
 /// A log that says nothing for so long is asked for again where it stood.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -107,7 +109,7 @@ impl Log<'_> {
             let Ok(data) = frame.into_data() else { continue };
             let mut out = String::new();
             lines.push(&data, |line| self.line(line, &mut out));
-            print(&out).map_err(|error| Stop::Failure(error.into()))?;
+            print_as_is(&out).map_err(|error| Stop::Failure(error.into()))?;
         }
     }
 
@@ -117,25 +119,30 @@ impl Log<'_> {
             self.resume = Some(resume.clone());
         }
         match self.args.output {
-            Format::Json => out.push_str(&String::from_utf8_lossy(json)),
+            Format::Json => out.push_str(&visible::json(&String::from_utf8_lossy(json))),
             Format::Text => out.push_str(&self.text(&line)),
         }
     }
 
     fn text(&self, line: &LogLine) -> String {
-        let message = if self.colours { coloured(&line.message) } else { line.message.clone() };
+        let message = match (self.colours, line.stream.as_str()) {
+            (false, _) => Cow::Borrowed(line.message.as_str()),
+            (true, "hub") => visible::line(&line.message),
+            (true, _) => coloured(&line.message).into(),
+        };
         let time = line.time.strip_suffix('Z').map_or_else(|| line.time.clone(), |time| format!("{time}+00:00"));
         let origin = if line.stream == "hub" { "foghorn" } else { "app" };
-        format!("{time} {origin}[{}]: {message}\n", line.process)
+        format!("{} {origin}[{}]: {message}\n", visible::line(&time), visible::line(&line.process))
     }
 }
 
-/// What of a message may reach a terminal: text and colours, which end with it.
+/// What of a command's message may reach a terminal: text and colours, which end with it.
 fn coloured(message: &str) -> String {
     let (mut filter, mut out) = (Filter::new(Policy::Colours), Vec::new());
     filter.feed(message.as_bytes(), &mut out);
     out.extend_from_slice(&filter.modes().take_back());
-    String::from_utf8_lossy(&out).into_owned()
+    // A message is one line; more would look like lines of others.
+    String::from_utf8_lossy(&out).replace('\n', "\\u{a}")
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::cli::{Context, Format, terminal};
 use crate::client::follow::{Ask, Follower};
 use crate::protocol::{LogLine, Mode, Role, SessionInfo};
 use crate::record::{Payload, Record, STATUS_HUB_FAILED, Stream};
+use crate::visible;
 
 pub(super) async fn run(context: &Context, args: LogsArgs, id: &str) -> Result<u8, Failure> {
     let session = context.api.session(id).await?;
@@ -122,9 +123,8 @@ fn line(json: Option<&SessionInfo>, text: &[u8], stream: Stream, time: u64) -> V
         message: String::from_utf8_lossy(message).into_owned(),
         resume: None,
     };
-    let mut shown = serde_json::to_vec(&line).unwrap_or_default();
-    shown.push(b'\n');
-    shown
+    let json = serde_json::to_string(&line).unwrap_or_default();
+    format!("{}\n", visible::json(&json)).into_bytes()
 }
 
 fn timestamp(micros: u64) -> String {

@@ -15,7 +15,7 @@ use super::standing::{Phase, Standing};
 use super::upstream::since;
 use super::{Container, Reach};
 use crate::logs::follower::Filter;
-use crate::logs::line::{Entry, Stream};
+use crate::logs::line::{Entry, Private, Stream};
 use crate::logs::position::{ContainerAt, ContainerId, Move};
 use crate::logs::split::CUT;
 use crate::logs::text;
@@ -53,7 +53,7 @@ pub(super) fn entry(container: &Container, time: u64, bytes: Vec<u8>, cut: bool,
         // The log endpoint does not tell them apart.
         stream: Stream::Stdout,
         // Who has a session of it sees it there.
-        terminal_of: container.is_terminal.then(|| "".into()),
+        private: container.is_terminal.then(|| Private::of("")),
         message,
         moved: Move::Container(container.id, at),
     }
