@@ -677,6 +677,9 @@ pub struct HubFile {
     pub home: String,
     /// The file with the bare token, readable by its user alone.
     pub token_file: String,
+    /// The socket in its state folder by which its user's own clients reach it; hubs of 0.1 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
     /// Its version.
     pub version: String,
     /// The backend it runs commands on.

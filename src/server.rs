@@ -348,6 +348,7 @@ fn hub_file(home: &Home, address: SocketAddr, backend: &str) -> HubFile {
         pid: std::process::id(),
         home: home.path.display().to_string(),
         token_file: home.path.join(TOKEN_FILE).display().to_string(),
+        socket: Some(home.path.join(folder::SOCKET).display().to_string()),
         version: env!("CARGO_PKG_VERSION").into(),
         backend: backend.into(),
         context: None,

@@ -32,7 +32,7 @@ pub enum ServerVerb {
 /// The arguments of `server status`.
 #[derive(Args)]
 pub struct StatusArgs {
-    /// How; json has url, pid, home, token_file, version, backend and protocol
+    /// How; json has url, pid, home, token_file, socket, version, backend and protocol
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }

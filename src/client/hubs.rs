@@ -25,9 +25,6 @@ pub const HUB_FILE: &str = "hub.json";
 /// Name of the file with the token of this user's own hub.
 const TOKEN_FILE: &str = "token";
 
-/// The version whose hubs listen on no socket in the state folder.
-const WITHOUT_SOCKET: &str = "0.1.";
-
 /// The log of this user's own hub.
 pub const LOG_FILE: &str = "hub.log";
 
@@ -203,11 +200,10 @@ impl Hubs {
         if self.http.send(&hub, &ask).await.is_ok() {
             return Ok(Running::Hub(Box::new(file)));
         }
-        let older = file.version.starts_with(WITHOUT_SOCKET) && pid.is_none_or(|pid| pid == file.pid);
-        if older && is_alive(file.pid) {
+        if file.socket.is_none() && is_alive(file.pid) {
             return Err(ClientError::Mismatch(format!(
-                "the hub that runs here is of version {}, which this client cannot tell from another user's program; \
-                 stop it with `foghorn server stop`: its sessions go on, and the next hub takes them up",
+                "the hub that runs here (version {}) cannot be told from another user's program, since it has no socket \
+                 in the state folder; stop it with `foghorn server stop`: its sessions go on, and the next hub takes them up",
                 file.version
             )));
         }

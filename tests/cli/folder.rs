@@ -134,6 +134,7 @@ fn a_folder_that_another_user_made_is_refused_and_left_as_it_is() {
         pid: std::process::id(),
         home: folder.display().to_string(),
         token_file: private.display().to_string(),
+        socket: None,
         version: "x".into(),
         backend: "local".into(),
         context: None,
