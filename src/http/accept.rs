@@ -145,7 +145,7 @@ pub async fn serve(listener: Listener, router: Router, tasks: Tasks, connections
         let (place, leave) = lobby.seat(number, permit);
         let (router, stop) = (router.clone(), stop.clone());
         tasks.spawn_to_end("connection", async move {
-            let answered = answer(Taken::new(stream, unread), peer, router, place, stop);
+            let answered = answer(Taken::new(stream, unread, Stream::forget), peer, router, place, stop);
             leave.run_until_cancelled(answered).await.unwrap_or_default();
         });
     }

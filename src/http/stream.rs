@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BufMut;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
@@ -86,6 +87,14 @@ macro_rules! either {
 }
 
 impl Stream {
+    /// Has what the system still keeps for the peer go with the connection, which is reset.
+    pub fn forget(&self) {
+        if let Self::Tcp(stream) = self {
+            // A socket that refuses this keeps it until the system gives its peer up.
+            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
+    }
+
     /// Waits until something of `interest` can be done.
     ///
     /// # Errors

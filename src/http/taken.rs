@@ -30,14 +30,16 @@ pub struct Taken<S> {
     stream: S,
     whole: Whole,
     limit: Duration,
+    /// Makes the system forget what it was given for the client, once that is given up.
+    forget: fn(&S),
     /// Since something waits.
     waits: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Taken<S> {
     /// A connection on which nothing waits.
-    pub fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, whole: Whole::default(), limit, waits: None }
+    pub fn new(stream: S, limit: Duration, forget: fn(&S)) -> Self {
+        Self { stream, whole: Whole::default(), limit, forget, waits: None }
     }
 
     /// What is told which answers are written.
@@ -59,6 +61,7 @@ impl<S> Taken<S> {
         let limit = self.limit;
         let waits = self.waits.get_or_insert_with(|| Box::pin(sleep(limit)));
         ready!(waits.as_mut().poll(context));
+        (self.forget)(&self.stream);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answer")))
     }
 }
@@ -112,7 +115,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_in_memory_is_dropped_when_nothing_of_it_is_taken() {
         let (near, _far) = duplex(4);
-        let mut near = Taken::new(near, LIMIT);
+        let mut near = Taken::new(near, LIMIT, |_| {});
         near.whole().note(&answer("more than there is room for"));
         near.write_all(b"four").await.expect("has room");
         let since = tokio::time::Instant::now();
@@ -123,7 +126,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_reads_slowly_gets_all_of_it_and_a_stream_waits_for_ever() {
         let (near, mut far) = duplex(1);
-        let mut near = Taken::new(near, LIMIT);
+        let mut near = Taken::new(near, LIMIT, |_| {});
         near.whole().note(&answer("abc"));
         let reads = async {
             let mut got = Vec::new();
