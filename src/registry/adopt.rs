@@ -13,7 +13,7 @@ use super::{Registry, RegistryError};
 use crate::backend::{BackendError, TAKERS};
 use crate::record::{Exit, NUMBERS, Payload};
 use crate::session::Session;
-use crate::session::history::{Journal, records};
+use crate::session::history::{Journal, records, tell};
 use crate::session::notices::Notice;
 use crate::source::Command;
 use crate::store::{Extent, Micros, SessionFilter, SessionRow, StoreError, unreadable};
@@ -208,7 +208,7 @@ impl Registry {
         let last = match records(&last) {
             Ok(batch) => batch.records().last(),
             Err(reason) => {
-                unreadable::tell_of(&format!("chunk {} of the session {}", last.seq, row.id), &reason);
+                tell(row.id, &format!("chunk {}", last.seq), &reason);
                 None
             }
         };

@@ -60,7 +60,9 @@ impl Journal {
     pub async fn read(&self, offset: u64) -> Result<Option<Batch>, StoreError> {
         let end = self.extent().to;
         let chunks = self.store.chunks(self.session, offset, PIECE / 4).await?;
-        let (mut bytes, mut at, mut broken) = (bytes::BytesMut::new(), offset, None);
+        let (mut bytes, mut at) = (bytes::BytesMut::new(), offset);
+        // Whether there was a chunk that cannot be read; and of those that say where they end, the first end.
+        let (mut told, mut broken) = (false, None);
         for chunk in &chunks {
             // What compresses well is much more than what was read.
             if bytes.len() as u64 >= PIECE {
@@ -68,35 +70,36 @@ impl Journal {
             }
             match records(chunk) {
                 Ok(batch) if batch.from <= at => {
-                    at = at.max(batch.to);
-                    bytes.extend_from_slice(&batch.after(offset).bytes);
+                    let rest = batch.after(at);
+                    at = at.max(rest.to);
+                    bytes.extend_from_slice(&rest.bytes);
                 }
                 Err(reason) if bytes.is_empty() => {
-                    self.tell(&format!("chunk {}", chunk.seq), &reason);
-                    // Of those that say where they end, the first.
+                    tell(self.session, &format!("chunk {}", chunk.seq), &reason);
+                    told = true;
                     let to = Some(chunk.to).filter(|to| (offset + 1..=end).contains(to));
                     broken = broken.into_iter().chain(to).min();
                 }
-                Ok(batch) if bytes.is_empty() => return self.missing(offset, Some(batch.from), end).await,
+                Ok(batch) if bytes.is_empty() => return self.missing(offset, Some(batch.from), end, told).await,
                 // What is missing here is told by the next read.
                 _ => break,
             }
         }
         match bytes.is_empty() {
-            true => self.missing(offset, broken, end).await,
+            true => self.missing(offset, broken, end, told).await,
             false => Ok(Batch::parse(bytes.freeze()).ok()),
         }
     }
 
     /// A dropped record up to `to`, or to the journal's end, which was `end` before it was read; none where it had
-    /// nothing from `offset` on.
-    async fn missing(&self, offset: u64, to: Option<u64>, end: u64) -> Result<Option<Batch>, StoreError> {
+    /// nothing from `offset` on. The log names it, unless it was `told` of what stands there.
+    async fn missing(&self, offset: u64, to: Option<u64>, end: u64, told: bool) -> Result<Option<Batch>, StoreError> {
         if offset >= to.unwrap_or(end) {
             return Ok(None);
         }
         let there = match self.store.extent(self.session).await {
             Err(StoreError::Row { reason, .. }) => {
-                self.tell("the journal's extent", &reason);
+                tell(self.session, "the extent", &reason);
                 self.extent()
             }
             there => there?,
@@ -113,16 +116,11 @@ impl Journal {
         if offset >= to {
             return Ok(None);
         }
-        if reason == Reason::Unreadable {
-            self.tell(&format!("what the journal has before {to}"), "it is missing, or cannot be read");
+        if reason == Reason::Unreadable && !told {
+            tell(self.session, &format!("the range before {to}"), "there is no chunk of it");
         }
         let payload = Payload::Dropped { to, reason };
         Ok(Some(Batch::of(&Record { offset, time: super::now() as u64, payload })))
-    }
-
-    /// Says in the log what of this session cannot be read, once.
-    fn tell(&self, what: &str, reason: &str) {
-        unreadable::tell_of(&format!("{what}, of the session {}", self.session), reason);
     }
 
     /// The last output up to `to`, in one piece, and how much of it came after numbers that were left out: as
@@ -202,6 +200,11 @@ impl Journal {
         }
         Ok((bytes, anew))
     }
+}
+
+/// Says in the log what of a session's journal cannot be read, once.
+pub fn tell(session: Uuid, what: &str, reason: &str) {
+    unreadable::tell_of(&format!("{what} of the journal of {session}"), reason);
 }
 
 /// Compresses encoded records for a chunk.

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::history::{pack, records};
+use super::history::{pack, records, tell};
 use super::screen::Screen;
 use super::{Session, lock, now};
 use crate::record::{Batch, Payload, Record, Size};
-use crate::store::{Chunk, ChunkKind, unreadable};
+use crate::store::{Chunk, ChunkKind};
 
 /// After how many bytes of output the screen is checkpointed.
 const CHECKPOINT: u64 = 1 << 20;
@@ -130,8 +130,7 @@ impl Session {
                 Ok(batch) => return batch.records().next(),
                 // The one before it does as well: then more is read.
                 Err(reason) => {
-                    let what = format!("the screen at {} of the session {}", chunk.to, self.id());
-                    unreadable::tell_of(&what, &reason);
+                    tell(self.id(), &format!("the screen at {}", chunk.to), &reason);
                     before = chunk.to.min(before).checked_sub(1)?;
                 }
             }

@@ -2,11 +2,17 @@
 //!
 //! Column lists end up in [`super::rows`]; what only one database says stands beside its implementation.
 
-/// The columns of [`super::rows::Session`].
+/// The columns of [`super::rows::Session`], of the command all or what is said.
 macro_rules! session_columns {
     () => {
-        "id, name, kind, state, app, owner, command, tty, record, detached, backend, place, idempotency_key, \
-         request_hash, created_at, started_at, ended_at, exit"
+        session_columns!("command")
+    };
+    ($command:literal) => {
+        concat!(
+            "id, name, kind, state, app, owner, ",
+            $command,
+            ", tty, record, detached, backend, place, idempotency_key, request_hash, created_at, started_at, ended_at, exit"
+        )
     };
 }
 
@@ -67,12 +73,14 @@ pub(super) const SESSION_BY_NAME: &str = concat!("SELECT ", session_columns!(), 
 pub(super) const SESSION_BY_KEY: &str =
     concat!("SELECT ", session_columns!(), " FROM sessions WHERE owner = $1 AND idempotency_key = $2");
 /// Of each command at most `$6` letters.
-pub(super) const SESSIONS: &str = "SELECT id, name, kind, state, app, owner, substr(command, 1, $6) AS command, tty, record, detached, backend, place, \
-     idempotency_key, request_hash, created_at, started_at, ended_at, exit
-     FROM sessions
+pub(super) const SESSIONS: &str = concat!(
+    "SELECT ",
+    session_columns!("substr(command, 1, $6) AS command"),
+    " FROM sessions
      WHERE ($1 IS NULL OR app = $1) AND ($2 IS NULL OR owner = $2) AND ($3 IS NULL OR (ended_at IS NULL) = $3)
        AND ($4 IS NULL OR created_at < $4)
-     ORDER BY created_at DESC, id DESC LIMIT $5";
+     ORDER BY created_at DESC, id DESC LIMIT $5"
+);
 pub(super) const APPS: &str = "SELECT DISTINCT app FROM sessions";
 pub(super) const COUNT_LIVE: &str =
     "SELECT COUNT(CASE WHEN owner = $1 THEN 1 END), COUNT(CASE WHEN app = $2 THEN 1 END)
