@@ -23,7 +23,9 @@ static OWN: LazyLock<Regex> = LazyLock::new(|| {
     let parts = [
         r"\x18\x1b7\x1b\[999;1H\x1b\[0;7m foghorn: [^\x1b]*\x1b\[m\x1b\[K\x1b8",
         r"\x1b\[\?(25|1049)[hl]|\x1b\[!p\x1b\[\?7h\x1b\[r\x1b\[m\x1b\(B\x0f\x1b\[H\x1b\[2J|\x1b\[m(\x1b\[2J)?",
-        r"\x1b\[[0-9]+;[0-9]+H|\x1b\[K|\r\x1b\[2K|\x1b\[1A|\x1b\[0m|\r|\n",
+        // The hub's own drawing of a screen on which nothing was written.
+        r"\x18?\x1b\[\?1049l\x1b\[!p[^f]*?\x1b7\x1b\[1;1H",
+        r"\x1b\[[0-9]+;[0-9]+H|\x1b\[K|\r\x1b\[2K|\x1b\[[0-9]+[AB]|\x1b\[0m|\r|\n",
     ];
     Regex::new(&format!("(?-u){}", parts.join("|"))).expect("an expression")
 });
@@ -111,6 +113,34 @@ fn stderr_in_a_pipe_is_as_calm() {
 }
 
 #[test]
+fn a_command_without_a_terminal_asks_no_watchers() {
+    let home = Home::new();
+    let script = r"printf 'a\033[6nb\n'; printf 'c\033]52;c;x\007d\n' >&2; printf 'e\233\220f\302\2336ng\n'";
+    assert_eq!(home.run(&["run", "--", "sh", "-c", script]).status, 0);
+    for args in [
+        &["watch", "run.1"][..],
+        &["replay", "run.1"],
+        &["logs", "-s", "run.1"],
+        &["logs"],
+        &["export", "run.1", "--format", "text"],
+        &["export", "run.1", "--format", "raw"],
+        &["export", "run.1", "--format", "cast"],
+    ] {
+        let seen = shown(&home, &[], args);
+        is_calm(&args.join(" "), &seen);
+        let text = String::from_utf8(seen).expect("text");
+        assert!(
+            args.contains(&"cast") || ["ab", "cd", "fg"].iter().all(|part| text.contains(part)),
+            "{args:?}: {text}"
+        );
+    }
+    // Elsewhere it is what was written.
+    let watched = home.run(&["watch", "run.1"]);
+    assert_eq!(watched.stdout, b"a\x1b[6nb\ne\x9b\x90f\xc2\x9b6ng\n");
+    assert!(watched.stderr.contains("c\x1b]52;c;x\x07d\n"), "{watched:?}");
+}
+
+#[test]
 fn a_hub_that_lies_reaches_no_terminal() {
     let home = Home::new();
     let (_runtime, url) = lying_hub();
@@ -141,8 +171,15 @@ fn a_hub_that_lies_reaches_no_terminal() {
         &["exec", "web.1", "--", "true"],
         &["server", "status"],
     ];
+    // They say nothing of what was put in, or leave it out as session output.
+    let silent = ["replay", "export", "wait", "server", "-s"];
     for args in verbs {
-        is_calm(&args.join(" "), &shown(&home, &env, args));
+        let seen = shown(&home, &env, args);
+        is_calm(&args.join(" "), &seen);
+        let says = ["\\u{1b}]52;c;Y3Vyb", "\\u001b]52;c;Y3Vyb"]
+            .iter()
+            .any(|text| seen.windows(text.len()).any(|part| part == text.as_bytes()));
+        assert!(says || args.iter().any(|arg| silent.contains(arg)), "{args:?}: {}", seen.escape_ascii());
     }
     // It refuses, and says why.
     for args in [&["stop", "refused"][..], &["rm", "refused"], &["show", "refused"], &["watch", "refused"]] {

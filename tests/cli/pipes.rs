@@ -146,7 +146,7 @@ fn a_ticket_lets_in_and_only_for_what_it_says() {
     let id = home.run(&["run", "-d", "--", "sh", "-c", "echo hello; sleep 600"]).text().trim().to_owned();
     let shared: serde_json::Value =
         serde_json::from_slice(&home.run(&["share", &id, "-o", "json"]).stdout).expect("json");
-    let secret = shared["ticket"]["secret"].as_str().expect("a secret").to_owned();
+    let secret = shared["secret"].as_str().expect("a secret").to_owned();
     let with = |args: &[&str]| {
         let mut command = home.command(args);
         command.env("FOGHORN_TOKEN", &secret).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
