@@ -60,6 +60,7 @@ on_both! {
         two_starts_with_one_key_at_once_make_one_session,
         a_key_is_the_owners_own,
         the_list_is_newest_first_and_filtered,
+        each_app_is_named_once,
         live_sessions_are_counted_by_owner_and_by_app,
         running_is_noted_until_the_end,
         the_first_end_stands,
@@ -95,6 +96,7 @@ on_both! {
         what_lives_stays,
         too_much_takes_the_journals_that_ended_first,
         old_audit_lines_go,
+        the_latest_time_is_kept,
         a_day_that_is_used_again_works,
         retention_disturbs_nobody,
         one_hub_at_a_time_is_alone;

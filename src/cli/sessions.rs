@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::failure::Failure;
+use super::notice::note;
 use super::output::{print, print_json};
 use super::show::state;
 use super::{Context, Format};
@@ -43,6 +44,8 @@ pub struct SessionsArgs {
 #[derive(Deserialize)]
 struct Page {
     sessions: Vec<SessionInfo>,
+    #[serde(default)]
+    unreadable: u64,
     next: Option<String>,
 }
 
@@ -52,20 +55,25 @@ struct Page {
 /// Where the hub fails.
 pub async fn run(context: &Context, args: SessionsArgs) -> Result<u8, Failure> {
     let mut sessions: Vec<SessionInfo> = Vec::new();
-    let mut before = None;
+    let (mut before, mut unreadable) = (None, 0);
     while sessions.len() < args.limit as usize {
         let page: Page = context.api.get(&path(&args, sessions.len(), before.as_deref())).await?;
-        let none = page.sessions.is_empty();
         sessions.extend(page.sessions);
-        before = page.next;
-        if before.is_none() || none {
+        unreadable += page.unreadable;
+        // A page may have nothing of what is asked for, and not be the last.
+        if page.next.is_none() || page.next == before {
             break;
         }
+        before = page.next;
     }
     sessions.truncate(args.limit as usize);
     match args.output {
         Format::Json => print_json(&sessions)?,
         Format::Text => print(&table(&sessions))?,
+    }
+    if unreadable > 0 {
+        let sessions = if unreadable == 1 { "1 session is" } else { &format!("{unreadable} sessions are") };
+        note(&format!("{sessions} left out, which the hub cannot read in its database; its log names them"));
     }
     Ok(0)
 }

@@ -254,6 +254,10 @@ async fn sessions_that_cannot_be_read_are_left_out_named_once_and_counted() {
         let ids: Vec<&Value> = list["sessions"].as_array().expect("a list").iter().map(|row| &row["id"]).collect();
         assert_eq!(ids, [&json!(good.id)]);
     }
+    let (status, stdout, stderr) = Program::start(&server, &server.url(), &["sessions", "-o", "json"]).ends().await;
+    let listed: Vec<Value> = serde_json::from_slice(&stdout).expect("JSON");
+    assert_eq!((status, listed.len(), &listed[0]["id"]), (Some(0), 1, &json!(good.id)), "{stderr}");
+    assert!(stderr.contains("6 sessions are left out"), "{stderr}");
     // The newest are all such: the page is not the end.
     let (_, page) = server.ask("GET", "/v1/sessions?limit=1", None).await;
     assert_eq!((&page["sessions"][0]["id"], &page["unreadable"]), (&json!(good.id), &json!(6)), "{page}");

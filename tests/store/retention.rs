@@ -1,7 +1,7 @@
 //! Retention: what ended goes, what lives stays.
 
 use foghorn::record::Cause;
-use foghorn::store::{Extent, Retention, SessionRow};
+use foghorn::store::{Clock, Extent, Retention, SessionRow};
 use uuid::Uuid;
 
 use crate::bed::{Bed, all, line, records, screen, session, ticket, whole};
@@ -105,6 +105,20 @@ pub(crate) async fn old_audit_lines_go(bed: &Bed) {
     }
     bed.store.retain(&Retention { audit_before: 20, ..NOTHING }).await.unwrap();
     assert_eq!(bed.store.audit(&whole()).await.unwrap().rows.len(), 2);
+}
+
+pub(crate) async fn the_latest_time_is_kept(bed: &Bed) {
+    assert_eq!(bed.store.clock().await.unwrap(), Clock::default());
+    // What a hub that noted no time has stored tells it.
+    bed.make(SessionRow { created_at: 7, ..session() }).await;
+    assert_eq!(bed.store.clock().await.unwrap(), Clock { seen: Some(7), doubted: None });
+    bed.store.add_audit(&line(20, "ada", None)).await.unwrap();
+    assert_eq!(bed.store.clock().await.unwrap(), Clock { seen: Some(20), doubted: None });
+    for clock in [Clock { seen: Some(30), doubted: Some(90) }, Clock { seen: Some(100), doubted: None }] {
+        bed.store.set_clock(&clock).await.unwrap();
+        assert_eq!(bed.store.clock().await.unwrap(), clock);
+    }
+    assert_eq!(bed.open().await.unwrap().clock().await.unwrap().seen, Some(100));
 }
 
 pub(crate) async fn a_day_that_is_used_again_works(bed: &Bed) {

@@ -127,6 +127,16 @@ pub(crate) async fn the_list_is_newest_first_and_filtered(bed: &Bed) {
     assert_eq!(names(narrow).await, ["run.2"]);
 }
 
+pub(crate) async fn each_app_is_named_once(bed: &Bed) {
+    assert!(bed.store.apps().await.unwrap().is_empty());
+    for app in ["shop", "blog", "shop", "blog", "blog"] {
+        bed.make(SessionRow { app: app.into(), ..session() }).await;
+    }
+    let mut apps = bed.store.apps().await.unwrap();
+    apps.sort();
+    assert_eq!(apps, ["blog", "shop"]);
+}
+
 pub(crate) async fn live_sessions_are_counted_by_owner_and_by_app(bed: &Bed) {
     bed.make(session()).await;
     bed.make(SessionRow { app: "shop".into(), ..session() }).await;
