@@ -91,19 +91,16 @@ pub fn own_name() -> String {
 pub fn locate(home: &Path) -> Result<PathBuf, Unusable> {
     let unusable = |reason: String| Unusable::new(home, reason);
     let failed = |error: io::Error| unusable(error.to_string());
-    let link = match fs::symlink_metadata(home) {
-        Ok(link) => link,
-        Err(error) if error.kind() == ErrorKind::NotFound => return ancestors(home).map(|()| home.to_owned()),
+    ancestors(home)?;
+    match fs::symlink_metadata(home) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(home.to_owned()),
         Err(error) => return Err(failed(error)),
-    };
-    if link.is_symlink() && link.uid() != me() && link.uid() != 0 {
-        return Err(unusable(format!("it is a link that another user made (uid {})", link.uid())));
     }
     let folder = fs::metadata(home).map_err(failed)?;
     if !folder.is_dir() {
         return Err(unusable("it is not a folder".into()));
     }
-    ancestors(home)?;
     let own = folder.uid() == me();
     let shared = others_can_write(&folder);
     if own && !shared {
@@ -130,18 +127,46 @@ fn below(home: &Path) -> Result<PathBuf, Unusable> {
     }
 }
 
-/// Checks that nobody can put another folder in the place of one on the way to `home`.
+/// Checks that nobody else can put another folder in the place of one on the way to `home`, or of `home` itself: links are
+/// this user's or root's, and so are the folders, which others cannot write to unless they are sticky.
 fn ancestors(home: &Path) -> Result<(), Unusable> {
-    let absolute = std::path::absolute(home).map_err(|error| Unusable::new(home, error))?;
-    let open = absolute.ancestors().skip(1).find(|path| {
-        fs::metadata(path).is_ok_and(|folder| {
-            folder.mode() & OTHERS_WRITE != 0 && folder.mode() & STICKY == 0 && !is_mount_point(path)
-        })
-    });
-    match open {
-        Some(open) => Err(Unusable::new(home, format!("everybody can write to {}, which it is in", open.display()))),
-        None => Ok(()),
+    let unusable = |reason: String| Unusable::new(home, reason);
+    let absolute = std::path::absolute(home).map_err(|error| unusable(error.to_string()))?;
+    // Without a slash at its end, which would lead through a link.
+    let absolute: PathBuf = absolute.components().collect();
+    for path in absolute.ancestors() {
+        let Ok(there) = fs::symlink_metadata(path) else { continue };
+        if there.is_symlink() && !is_ours(&there) {
+            let link =
+                if path == absolute { "it".to_owned() } else { format!("{}, on the way to it,", path.display()) };
+            return Err(unusable(format!("{link} is a link that another user made (uid {})", there.uid())));
+        }
     }
+    let above = absolute.ancestors().skip(1).find_map(|path| fs::canonicalize(path).ok()).unwrap_or_default();
+    for path in above.ancestors() {
+        let Ok(folder) = fs::metadata(path) else { continue };
+        let shown = path.display();
+        if !is_ours(&folder) {
+            return Err(unusable(format!("{shown}, which it is in, belongs to another user (uid {})", folder.uid())));
+        }
+        if folder.mode() & OTHERS_WRITE != 0 && folder.mode() & STICKY == 0 && !is_mount_point(path) {
+            return Err(unusable(format!("everybody can write to {shown}, which it is in")));
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether something belongs to this user or to root. In a container without root's rights on its machine, root
+/// there is nobody that can be named (`man 7 user_namespaces`).
+fn is_ours(there: &Metadata) -> bool {
+    let unnamed = || fs::read_to_string("/proc/sys/kernel/overflowuid").ok().and_then(|uid| uid.trim().parse().ok());
+    there.uid() == me() || there.uid() == 0 || (in_a_namespace() && unnamed() == Some(there.uid()))
+}
+
+/// Returns whether this process sees only some of its machine's users.
+fn in_a_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && map.split_ascii_whitespace().ne(["0", "0", "4294967295"])
 }
 
 /// Returns whether something is mounted right at this path (`man 5 proc_pid_mountinfo`).

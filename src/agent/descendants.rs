@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -111,7 +111,17 @@ impl Family {
 
 /// Returns whether a process that does not carry the session's mark is a hub or an agent, which others need.
 fn is_needed(pid: i32) -> bool {
-    holds_a_state_folder(pid) || listens_as_an_agent(pid)
+    is_foghorn(pid) && (holds_a_state_folder(pid) || listens_as_an_agent(pid))
+}
+
+/// Returns whether a process runs this program: this very file, or one of that name, as another version has it. Others
+/// hold files called `lock`, too.
+fn is_foghorn(pid: i32) -> bool {
+    let program = PathBuf::from(format!("/proc/{pid}/exe"));
+    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    let same = file(&program).is_some_and(|program| file(Path::new("/proc/self/exe")) == Some(program));
+    let named = |path: PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"foghorn"));
+    same || fs::read_link(&program).is_ok_and(named)
 }
 
 /// Returns whether a process holds the lock of a state folder (`man 5 proc_locks`), under the name that it has there.

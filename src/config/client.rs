@@ -217,8 +217,8 @@ fn from_files(directory: &Path, field: impl Fn(&AppFile) -> Option<String>) -> R
 
 fn app_file(path: &Path) -> Result<Option<AppFile>, SettingsError> {
     let fail = |reason: String| SettingsError::AppFile { path: path.display().to_string(), reason };
-    let trusted = |path: &Path| std::fs::metadata(path).is_ok_and(|there| folder::is_trusted(&there));
-    if !path.parent().is_some_and(trusted) || !trusted(path) {
+    let trusted = |path: &Path| std::fs::metadata(path).ok().filter(folder::is_trusted);
+    if path.parent().and_then(trusted).is_none() || !trusted(path).is_some_and(|file| file.is_file()) {
         return Ok(None);
     }
     match std::fs::read_to_string(path) {

@@ -58,7 +58,13 @@ fn a_folder_that_others_own_or_can_write_to_is_refused() {
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&inner, &link).expect("links");
         assert!(give_away(&link));
-        assert!(locate(&link).expect_err("refused").to_string().contains("link"));
+        for path in [link.clone(), link.join(""), link.join("."), link.join("below")] {
+            let refused = locate(&path).expect_err("refused").to_string();
+            assert!(refused.contains("is a link that another user made"), "{}: {refused}", path.display());
+        }
+        // Its owner can move what is in it.
+        let refused = locate(&home.join("not-there-yet")).expect_err("refused").to_string();
+        assert!(refused.contains("which it is in, belongs to another user"), "{refused}");
     }
 }
 

@@ -255,11 +255,17 @@ fn a_hub_of_ones_own_is_reached_from_this_machine_alone() {
 #[test]
 fn who_only_says_that_it_is_needed_ends_with_its_session() {
     let home = Home::with_settings("[limits]\nhup_wait = \"300ms\"\nterm_wait = \"300ms\"\n");
-    let script = "FOGHORN_KEEP=1 setsid sleep 7611 >/dev/null 2>&1 </dev/null & \
-                  env -i FOGHORN_KEEP=1 setsid sleep 7612 >/dev/null 2>&1 </dev/null & sleep 0.3";
-    assert_eq!(home.run(&["run", "--", "sh", "-c", script]).status, 0);
+    let lock = home.path().join("inner/lock");
+    fs::create_dir(home.path().join("inner")).expect("makes");
+    let script = format!(
+        "FOGHORN_KEEP=1 setsid sleep 7611 >/dev/null 2>&1 </dev/null & \
+         env -i FOGHORN_KEEP=1 setsid sleep 7612 >/dev/null 2>&1 </dev/null & \
+         env -i setsid flock {} sleep 7614 >/dev/null 2>&1 </dev/null & sleep 0.3",
+        lock.display()
+    );
+    assert_eq!(home.run(&["run", "--", "sh", "-c", &script]).status, 0);
     eventually("their end", || {
-        (processes("sleep\x007611").is_empty() && processes("sleep\x007612").is_empty()).then_some(())
+        ["7611", "7612", "7614"].iter().all(|time| processes(&format!("sleep\0{time}")).is_empty()).then_some(())
     });
 }
 

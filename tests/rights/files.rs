@@ -87,3 +87,31 @@ async fn a_file_of_tokens_that_others_can_read_is_warned_of_and_so_are_those_who
     }
     assert_eq!(said(&server, "can become an admin"), 1, "what a user can do on this machine is told");
 }
+
+#[tokio::test]
+async fn what_is_no_file_of_tokens_holds_up_nobody() {
+    let (server, dir) = server("", &[]).await;
+    let file = dir.path().join("tokens.toml");
+    let before = fs::read_to_string(&file).expect("reads");
+    let aside = dir.path().join("aside");
+    let status = async |token: &str| server.ask_as(token, "GET", "/v1/sessions", None).await.0;
+    for odd in ["a pipe", "a folder", "a device", "too long"] {
+        fs::rename(&file, &aside).expect("renames");
+        match odd {
+            "a pipe" => {
+                assert!(std::process::Command::new("mkfifo").arg(&file).status().expect("mkfifo").success());
+            }
+            "a folder" => fs::create_dir(&file).expect("makes"),
+            "a device" => std::os::unix::fs::symlink("/dev/zero", &file).expect("links"),
+            _ => fs::write(&file, format!("{before}#{}", "x".repeat(5 << 20))).expect("writes"),
+        }
+        assert_eq!((status(OTHER).await, status(LATER).await), (200, 401), "{odd}");
+        match odd {
+            "a folder" => fs::remove_dir(&file).expect("removes"),
+            _ => fs::remove_file(&file).expect("removes"),
+        }
+        fs::rename(&aside, &file).expect("renames");
+        assert_eq!(status(OTHER).await, 200);
+    }
+    assert!(said(&server, "it is not a file") > 0 && said(&server, "it is longer than") > 0, "{}", server.log());
+}

@@ -1,12 +1,13 @@
 //! The static tokens: a file that is read again when it changes, and the embedded hub's own.
 
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
@@ -14,6 +15,9 @@ use super::hash;
 use crate::config::line_of;
 use crate::session::lock;
 use crate::store::{Right, SessionRow};
+
+/// Longest file of tokens that is read, in bytes: some ten thousand tokens.
+const MAX_FILE: u64 = 4 << 20;
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -195,7 +199,7 @@ impl ReadTokens {
         if same && self.wrong.is_none() && stamp.is_some() {
             return None;
         }
-        let wrong = match File::open(file).map_err(|error| error.to_string()).and_then(|file| read(&file)) {
+        let wrong = match open(file).map_err(|error| error.to_string()).and_then(|file| read(&file)) {
             Ok(Contents { stamp, others, tokens }) => {
                 (self.stamp, self.tokens) = (Some(stamp), Arc::new(tokens));
                 if let Some(mode) = others {
@@ -224,10 +228,21 @@ struct Contents {
     tokens: HashMap<String, Holder>,
 }
 
-fn read(mut file: &File) -> Result<Contents, String> {
+/// Opens the file, through links, as those of a mounted Secret are. A pipe in its place is waited for by nobody.
+fn open(file: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(file)
+}
+
+fn read(file: &File) -> Result<Contents, String> {
     let meta = file.metadata().map_err(|error| error.to_string())?;
+    if !meta.is_file() {
+        return Err("it is not a file".into());
+    }
     let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(format!("it is longer than {} MiB", MAX_FILE >> 20));
+    }
     let tokens = parse(&text)?;
     if tokens.is_empty() {
         return Err("it has no tokens".into());
