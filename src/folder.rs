@@ -204,33 +204,37 @@ pub fn make_inner(path: &Path) -> io::Result<()> {
     own.then_some(()).ok_or_else(|| io::Error::other("it is there, and is not a folder of this user's alone"))
 }
 
-/// Moves the state that lies in `home` into `folder`, which is below it. Only files and folders of this user's own that
-/// nobody else can write to are moved; what `folder` has already stays as it is.
+/// Moves the state that lies in `home` into `folder`, which is below it, and leaves links: a hub of 0.1 that an upgrade is
+/// taken back to follows them. Only files and folders of this user's own that nobody else can write to are moved. What
+/// `folder` has already stays as it is.
 ///
 /// # Errors
-/// What the system says.
+/// What the system says, and state of this user's own that others can write to: nobody knows who has.
 pub fn move_in(home: &Path, folder: &Path) -> io::Result<()> {
-    if home == folder {
-        return Ok(());
-    }
-    for entry in fs::read_dir(home)?.flatten() {
-        let (from, to) = (entry.path(), folder.join(entry.file_name()));
-        let state = STATE.iter().any(|name| entry.file_name() == *name);
-        let there = fs::symlink_metadata(&from)?;
+    for name in STATE {
+        let (from, to) = (home.join(name), folder.join(name));
+        let Ok(there) = fs::symlink_metadata(&from) else { continue };
         // A second name may be that of a file which is elsewhere.
-        let plain = there.is_file() && there.nlink() == 1;
-        let own = there.uid() == me() && !others_can_write(&there) && (there.is_dir() || plain);
-        if state && own && !to.exists() {
-            fs::rename(&from, &to)?;
+        let plain = there.is_dir() || there.is_file() && there.nlink() == 1;
+        if !plain || there.uid() != me() || to.exists() {
+            continue;
+        }
+        if others_can_write(&there) {
+            let reason = format!("others can write to {}; `chmod go-w` it, or move it away", from.display());
+            return Err(io::Error::other(reason));
+        }
+        fs::rename(&from, &to)?;
+        if !name.starts_with("foghorn.db-") {
+            std::os::unix::fs::symlink(Path::new(folder.file_name().unwrap_or_default()).join(name), &from)?;
         }
     }
     Ok(())
 }
 
 /// Names of the state that is moved. A lock is on a file in its place, and a `hub.json` is of no use behind the hub that
-/// wrote it; the settings in `foghorn.toml` are read where they are.
+/// wrote it; the settings in `foghorn.toml` are read where they are. The database's own files go before it.
 const STATE: [&str; 8] =
-    ["agents", "epoch", "foghorn.db", "foghorn.db-shm", "foghorn.db-wal", "hub.log", "logins.json", "token"];
+    ["agents", "epoch", "foghorn.db-shm", "foghorn.db-wal", "foghorn.db", "hub.log", "logins.json", "token"];
 
 /// Opens a file of the folder, without following a link. One that does not belong to this user or to root, or that others
 /// can write to, is not opened.
@@ -277,29 +281,41 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// The right to be the hub of a folder, for as long as it is held.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its lock")] File);
+pub struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A hub of 0.1 that takes the lock next does not say who it is.
+        let _ = self.0.set_len(0);
+    }
+}
 
 /// Who holds a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// No hub.
     Nobody,
-    /// A hub: its process id, which hubs before 0.2 do not tell.
+    /// A hub: its process id, where that can be told.
     Hub(Option<u32>),
 }
 
 impl Lock {
-    /// Takes the lock and tells this process's id in it. `None` where another hub holds it.
+    /// Takes the lock and tells this process's id in it. `None` where another hub holds it. Those who only look are
+    /// waited for, which blocks this thread for at most [`LOCK_WAIT`].
     ///
     /// # Errors
     /// What the system says.
     pub fn take(folder: &Path) -> io::Result<Option<Self>> {
+        Self::take_within(folder, LOCK_WAIT)
+    }
+
+    fn take_within(folder: &Path, limit: Duration) -> io::Result<Option<Self>> {
         let options = &mut OpenOptions::new();
         let mut file = open(&folder.join(LOCK), options.read(true).write(true).create(true).truncate(false))?;
         let since = Instant::now();
         while !lock(&file, FlockOperation::NonBlockingLockExclusive)? {
             // Those who only look can be waited for. A hub cannot: it may be told to stop, and this one would follow it.
-            if !lock(&file, FlockOperation::NonBlockingLockShared)? || since.elapsed() > LOCK_WAIT {
+            if !lock(&file, FlockOperation::NonBlockingLockShared)? || since.elapsed() > limit {
                 return Ok(None);
             }
             rustix::fs::flock(&file, FlockOperation::Unlock)?;
@@ -337,7 +353,24 @@ pub fn holder(folder: &Path) -> io::Result<Holder> {
     }
     let mut text = String::new();
     let read = (&mut file).take(MAX_TEXT).read_to_string(&mut text);
-    Ok(Holder::Hub(read.ok().and_then(|_| text.trim().parse().ok())))
+    let told = read.ok().and_then(|_| text.trim().parse().ok());
+    Ok(Holder::Hub(match fs::read_to_string("/proc/locks") {
+        // What the text says may be of a hub that was killed.
+        Ok(locks) => {
+            let inode = file.metadata()?.ino();
+            let mut holders = locks.lines().filter_map(|line| exclusive(line, inode));
+            let first = holders.next();
+            told.filter(|told| first == Some(*told) || holders.any(|holder| holder == *told)).or(first)
+        }
+        Err(_) => told,
+    }))
+}
+
+/// Reads a line of `/proc/locks` (`man 5 proc_locks`): who holds a lock of the kind of [`Lock`] on a file with this inode.
+fn exclusive(line: &str, inode: u64) -> Option<u32> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", holder, file, ..] = fields[..] else { return None };
+    (file.rsplit(':').next()?.parse() == Ok(inode)).then(|| holder.parse().ok())?
 }
 
 /// A path of a socket that is short enough for one: the folder's own path may be longer than the 107 bytes that a

@@ -24,6 +24,9 @@ const AUDIT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long nothing is removed for its age by a clock that is far beyond the one before it.
 const DOUBT: Duration = Duration::from_secs(24 * 3600);
 
+/// How long after the first doubt a clock is taken to have gone on, and not to have jumped once more.
+const AGREES: Duration = Duration::from_secs(90 * 24 * 3600);
+
 /// Reaps now and then, until it is dropped.
 pub async fn run(registry: Arc<Registry>, limits: Limits) {
     let mut retained: Option<Instant> = None;
@@ -51,10 +54,10 @@ pub async fn run(registry: Arc<Registry>, limits: Limits) {
 
 async fn retain(registry: &Registry, limits: &Limits) {
     let kept = limits.journal_age.as_micros() as Micros;
-    let believed = match believe(registry, kept).await {
-        Ok(believed) => believed,
-        Err(error) => return tracing::warn!(%error, "cannot apply retention"),
-    };
+    let believed = believe(registry, kept).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot compare the clock with the one before; nothing is removed for its age");
+        false
+    });
     // What is too much goes whatever the time is.
     let before = |age: Micros| if believed { now() - age } else { Micros::MIN };
     let retention = Retention {
@@ -92,14 +95,16 @@ fn judge(before: Clock, now: Micros, kept: Micros) -> (Clock, bool) {
     let doubt = DOUBT.as_micros() as Micros;
     let known = Clock { seen: Some(now), doubted: None };
     let Some(seen) = before.seen else { return (known, true) };
-    if now - seen <= kept {
+    if now.saturating_sub(seen) <= kept {
         // One that went back by more was wrong before.
-        let latest = if seen - now <= kept { seen.max(now) } else { now };
+        let latest = if seen.saturating_sub(now) <= kept { seen.max(now) } else { now };
         return (Clock { seen: Some(latest), doubted: None }, true);
     }
-    match before.doubted.map(|since| now - since) {
+    // A hub of one's own may be used once in a while only.
+    let agrees = kept.max(AGREES.as_micros() as Micros).saturating_add(doubt);
+    match before.doubted.map(|since| now.saturating_sub(since)) {
         Some(passed) if (0..doubt).contains(&passed) => (before, false),
-        Some(passed) if (doubt..=doubt + kept).contains(&passed) => (known, true),
+        Some(passed) if (doubt..=agrees).contains(&passed) => (known, true),
         _ => (Clock { doubted: Some(now), ..before }, false),
     }
 }
@@ -142,6 +147,12 @@ mod tests {
         let back = goes(&[(YEAR, true), (jump, false), (YEAR + HOUR, true)]);
         assert_eq!(back, Clock { seen: Some(YEAR + HOUR), doubted: None }, "as if nothing had been");
         goes(&[(YEAR, true), (jump, false), (jump + 2 * YEAR, false), (jump + 2 * YEAR + DAY, true)]);
+    }
+
+    #[test]
+    fn a_hub_that_runs_once_a_month_removes_something_at_last() {
+        goes(&[(YEAR, true), (YEAR + 30 * DAY, false), (YEAR + 60 * DAY, true), (YEAR + 90 * DAY, false)]);
+        goes(&[(Micros::MIN, true), (YEAR, false), (Micros::MAX, false)]);
     }
 
     #[test]

@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a character acts on a terminal instead of being shown there: controls, C0, DEL and C1, and those that change
-/// the direction of what stands beside them.
+/// Whether a character acts on a terminal instead of being shown there: controls, C0, DEL and C1, those that end a
+/// line, and those that change the direction of what stands beside them.
 #[must_use]
 pub fn acts(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || turns
 }
 

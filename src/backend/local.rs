@@ -138,7 +138,11 @@ impl Backend for Local {
 
     fn reaches(&self, place: &Value) -> bool {
         let own = self.here();
-        place["machine"] == own["machine"] && place["agents"] == own["agents"]
+        let agents = |path: &Path| place["agents"].as_str().is_some_and(|agents| Path::new(agents) == path);
+        // Before the state of a folder that several write to was moved into one of its hub's own.
+        let below = self.agents.parent().filter(|folder| folder.ends_with(folder::own_name()));
+        let before = below.and_then(Path::parent).map(|home| home.join("agents"));
+        place["machine"] == own["machine"] && (agents(&self.agents) || before.is_some_and(|before| agents(&before)))
     }
 
     async fn ready(&self) -> Result<(), BackendError> {
@@ -146,8 +150,8 @@ impl Backend for Local {
         let made = async {
             // A disk without room still takes an empty file.
             let written = tokio::fs::write(&probe, [0; PROBE_BYTES]).await;
-            tokio::fs::remove_file(&probe).await?;
-            written
+            let removed = tokio::fs::remove_file(&probe).await;
+            written.and(removed)
         };
         let reason = |error: io::Error| format!("the state folder cannot be written: {error}");
         made.await.map_err(|error| BackendError::Create(reason(error)))

@@ -188,6 +188,8 @@ impl Replay {
             Payload::Resize(size) => self.size(*size),
             Payload::Dropped { to, reason } => {
                 self.gaps |= reason.is_loss();
+                // A sequence that was open there is not continued behind it.
+                self.errors.iter_mut().for_each(Filter::interrupt);
                 note(&super::piped::gap(record.offset, *to, *reason));
             }
             Payload::Exit(_) => return Some(self.over()),

@@ -99,16 +99,23 @@ fn only_what_is_this_users_own_is_moved() {
     fs::write(elsewhere.path().join("precious"), "precious").expect("writes");
     std::os::unix::fs::symlink(elsewhere.path().join("precious"), home.join("logins.json")).expect("links");
     fs::hard_link(elsewhere.path().join("precious"), home.join("foghorn.db-wal")).expect("links");
-    mode(&home.join("hub.log"), 0o666);
     let given = give_away(&home.join("epoch"));
     move_in(home, &own).expect("moves");
     let mut there: Vec<_> = fs::read_dir(&own).expect("reads").flatten().map(|entry| entry.file_name()).collect();
     there.sort();
-    let expected =
-        if given { vec!["agents", "foghorn.db", "token"] } else { vec!["agents", "epoch", "foghorn.db", "token"] };
+    let mut expected = vec!["agents", "epoch", "foghorn.db", "hub.log", "token"];
+    expected.retain(|name| !given || *name != "epoch");
     assert_eq!(there, expected);
+    assert_eq!(fs::read_to_string(home.join("foghorn.db")).expect("a hub of 0.1 finds it"), "db");
+    assert!(home.join("agents/one").is_dir());
+    assert_eq!(fs::read_to_string(home.join("foghorn.db-wal")).expect("stays"), "precious");
     assert_eq!(fs::read_to_string(own.join("token")).expect("reads"), "kept");
     move_in(home, &own).expect("a second time changes nothing");
+    fs::remove_file(own.join("hub.log")).expect("removes");
+    fs::remove_file(home.join("hub.log")).expect("removes");
+    fs::write(home.join("hub.log"), "l").expect("writes");
+    mode(&home.join("hub.log"), 0o666);
+    assert!(move_in(home, &own).expect_err("others can write to it").to_string().contains("hub.log"));
 }
 
 #[test]
@@ -143,18 +150,21 @@ fn who_holds_a_folder_is_known_by_the_lock() {
     assert_eq!(holder(dir.path()).expect("looks"), Holder::Nobody);
     let lock = Lock::take(dir.path()).expect("takes").expect("it is free");
     assert_eq!(holder(dir.path()).expect("looks"), Holder::Hub(Some(std::process::id())));
-    let since = Instant::now();
-    assert!(Lock::take(dir.path()).expect("looks").is_none());
-    assert!(since.elapsed() < LOCK_WAIT, "a hub is not waited for");
+    // A hub is not waited for: this would never end.
+    assert!(Lock::take_within(dir.path(), Duration::MAX).expect("looks").is_none());
+    // What an earlier hub wrote is not believed.
+    fs::write(dir.path().join(LOCK), "1").expect("writes");
+    assert_eq!(holder(dir.path()).expect("looks"), Holder::Hub(Some(std::process::id())));
     drop(lock);
+    assert_eq!(fs::read_to_string(dir.path().join(LOCK)).expect("reads"), "");
     // Those who only look are.
     let looks = open(&dir.path().join(LOCK), OpenOptions::new().read(true)).expect("opens");
     assert!(super::lock(&looks, FlockOperation::NonBlockingLockShared).expect("locks"));
     let leaves = std::thread::spawn(move || {
-        std::thread::sleep(LOCK_WAIT / 4);
+        std::thread::sleep(LOCK_PAUSE * 3);
         drop(looks);
     });
-    assert!(Lock::take(dir.path()).expect("takes").is_some());
+    assert!(Lock::take_within(dir.path(), Duration::MAX).expect("takes").is_some());
     leaves.join().expect("joins");
     assert_eq!(holder(dir.path()).expect("looks"), Holder::Nobody);
     assert!(Lock::take(dir.path()).expect("takes").is_some());

@@ -5,7 +5,7 @@
 //! who comes, the one that has been here longest has to go. So nobody who has nothing to show can keep out those who
 //! have, however many connections it opens: they are let in as soon as they say who they are.
 //!
-//! Invariant: at most `connections + strangers(connections)` connections are open. What a stranger can make the hub
+//! Invariant: of each listener at most `connections + strangers(connections)` connections are open. What a stranger can make the hub
 //! hold is the head of a request, [`MAX_HEAD`]. Who does not take an answer that lies in memory has it for `unread`
 //! ([`super::taken`]).
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State as Shared};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tracing::Instrument;
@@ -15,6 +15,7 @@ use tracing::field::Empty;
 use super::Hub;
 use super::auth::Caller;
 use super::error::ApiError;
+use super::head;
 use crate::metrics::Metrics;
 use crate::store::{Kind, State};
 
@@ -31,7 +32,9 @@ pub async fn metrics(Shared(hub): Shared<Arc<Hub>>, caller: Caller) -> Result<Re
 
 /// The one door of the listener for metrics alone, which needs no token.
 pub fn router(hub: Arc<Hub>) -> Router {
-    Router::new().route("/metrics", get(|Shared(hub): Shared<Arc<Hub>>| async move { text(&hub) })).with_state(hub)
+    let checked = from_fn_with_state(hub.metrics.clone(), head::checked);
+    let door = get(|Shared(hub): Shared<Arc<Hub>>| async move { text(&hub) });
+    Router::new().route("/metrics", door).layer(checked).with_state(hub)
 }
 
 fn text(hub: &Hub) -> Response {

@@ -201,7 +201,12 @@ pub async fn list(
 
 /// The session of a ticket, if its holder still sees it.
 async fn of_ticket(hub: &Hub, caller: &Caller, bearer: &Bearer) -> Result<Vec<SessionInfo>, ApiError> {
-    let Some(found) = hub.registry.look_up(&bearer.ticket.session.to_string()).await? else { return Ok(Vec::new()) };
+    let found = match hub.registry.look_up(&bearer.ticket.session.to_string()).await {
+        // Whose it is cannot be read either.
+        Err(StoreError::Row { .. }) => None,
+        found => found?,
+    };
+    let Some(found) = found else { return Ok(Vec::new()) };
     if caller.right(hub, found.row()).await?.is_none() {
         return Ok(Vec::new());
     }

@@ -18,6 +18,7 @@ use super::sessions::{audited, find, line, time, with_detail};
 use crate::protocol::{NewTicket, Ticket, TicketInfo, TicketList};
 use crate::session::{Session, now};
 use crate::store::{Micros, Right, TicketRow};
+use crate::visible::acts;
 
 /// How long a ticket is valid, at most and without a wish.
 const TICKET: (Duration, Duration) = (Duration::from_secs(7 * 24 * 3600), Duration::from_secs(24 * 3600));
@@ -70,17 +71,12 @@ pub(super) async fn make(
 /// Who a ticket is for, as others are to see them.
 fn label(text: &str) -> Result<String, ApiError> {
     let text = text.trim();
-    if text.len() > MAX_LABEL || text.chars().any(|letter| letter.is_control() || turns(letter)) {
+    if text.len() > MAX_LABEL || text.chars().any(acts) {
         return Err(ApiError::invalid(
             "a label has at most 64 bytes, and no characters that control a terminal or a line",
         ));
     }
     Ok(text.to_owned())
-}
-
-/// Whether a character sets the direction of others, or ends their line.
-fn turns(letter: char) -> bool {
-    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Makes a ticket: itself, and who it is for.

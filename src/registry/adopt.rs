@@ -131,7 +131,10 @@ impl Registry {
                 Some(mut row) => {
                     merge(&mut row.place, place);
                     self.store.set_place(id, &row.place).await?;
-                    self.adopt_one(row).await?;
+                    match self.adopt_one(row).await {
+                        Err(error @ StoreError::Row { .. }) => unreadable::tell(&error),
+                        adopted => drop(adopted?),
+                    }
                 }
                 None => {
                     let Some(once) = Once::of(&registry, id) else { continue };

@@ -1,7 +1,7 @@
 //! A store that is measured: each call's time and outcome are counted, and it is a span of the trace that it is in.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -18,8 +18,8 @@ use crate::record::Exit;
 /// See the module's documentation.
 pub struct Measured {
     store: SharedStore,
-    /// Whether there was no room for what was written last.
-    full: AtomicBool,
+    /// When there was no room for what was written last.
+    full: Mutex<Option<Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -27,7 +27,7 @@ impl Measured {
     /// Measures a store.
     #[must_use]
     pub fn new(store: SharedStore, metrics: Arc<Metrics>) -> Self {
-        Self { store, full: AtomicBool::new(false), metrics }
+        Self { store, full: Mutex::default(), metrics }
     }
 
     async fn call<T>(
@@ -40,12 +40,19 @@ impl Measured {
         let word = outcome.as_ref().map_or_else(StoreError::name, |_| "ok");
         self.metrics.store(operation, word, since.elapsed());
         match &outcome {
-            Err(StoreError::Full(_)) => self.full.store(true, Ordering::Relaxed),
-            Ok(_) if WRITES.contains(&operation) => self.full.store(false, Ordering::Relaxed),
+            Err(StoreError::Full(_)) => *lock(&self.full) = Some(Instant::now()),
+            Ok(_) if WRITES.contains(&operation) => *lock(&self.full) = None,
             _ => {}
         }
         outcome
     }
+}
+
+/// How long a store counts as full that was not given anything since: a hub that is not ready is sent nothing.
+const FULL_KNOWN: Duration = Duration::from_secs(60);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls that need room: one that succeeds shows that there is some.
@@ -61,7 +68,7 @@ macro_rules! measured {
             })*
 
             fn is_full(&self) -> bool {
-                self.full.load(Ordering::Relaxed)
+                lock(&self.full).is_some_and(|at| at.elapsed() < FULL_KNOWN)
             }
 
             async fn close(&self) {

@@ -199,7 +199,7 @@ impl Store for Postgres {
     }
 
     async fn apps(&self) -> Result<Vec<String>, StoreError> {
-        within(CALL_LIMIT, async { Ok(sqlx::query_scalar(sql::APPS).fetch_all(&self.pool).await?) }).await
+        within(CALL_LIMIT, async { Ok(rows::names(&sqlx::query(sql::APPS).fetch_all(&self.pool).await?)) }).await
     }
 
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError> {

@@ -442,3 +442,12 @@ pub(super) fn without_session(error: sqlx::Error, session: Uuid) -> StoreError {
     let orphan = error.as_database_error().is_some_and(DatabaseError::is_foreign_key_violation);
     if orphan { StoreError::NoSession(session) } else { error.into() }
 }
+
+/// The names in the first column, but for those that cannot be read.
+pub(super) fn names<R: sqlx::Row>(rows: &[R]) -> Vec<String>
+where
+    usize: sqlx::ColumnIndex<R>,
+    for<'r> String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+{
+    rows.iter().filter_map(|row| row.try_get(0).ok()).collect()
+}

@@ -159,7 +159,7 @@ impl Store for Sqlite {
     }
 
     async fn apps(&self) -> Result<Vec<String>, StoreError> {
-        Ok(sqlx::query_scalar(sql::APPS).fetch_all(&self.readers).await?)
+        Ok(rows::names(&sqlx::query(sql::APPS).fetch_all(&self.readers).await?))
     }
 
     async fn count_live(&self, owner: &str, app: &str) -> Result<(u64, u64), StoreError> {

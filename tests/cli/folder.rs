@@ -260,10 +260,15 @@ fn who_only_says_that_it_is_needed_ends_with_its_session() {
     let script = format!(
         "FOGHORN_KEEP=1 setsid sleep 7611 >/dev/null 2>&1 </dev/null & \
          env -i FOGHORN_KEEP=1 setsid sleep 7612 >/dev/null 2>&1 </dev/null & \
-         env -i setsid flock {} sleep 7614 >/dev/null 2>&1 </dev/null & sleep 0.3",
+         env -i setsid flock {} sleep 7614 >/dev/null 2>&1 </dev/null & read end",
         lock.display()
     );
-    assert_eq!(home.run(&["run", "--", "sh", "-c", &script]).status, 0);
+    let mut child = home.spawn(&["run", "--", "sh", "-c", &script]);
+    eventually("all three", || {
+        ["7611", "7612", "7614"].iter().all(|time| !processes(&format!("sleep\0{time}")).is_empty()).then_some(())
+    });
+    drop(child.stdin.take());
+    assert_eq!(finish(child).status, 1, "`read` has met the end of its input");
     eventually("their end", || {
         ["7611", "7612", "7614"].iter().all(|time| processes(&format!("sleep\0{time}")).is_empty()).then_some(())
     });
