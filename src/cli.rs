@@ -154,6 +154,19 @@ impl Context {
         Ok(Self { settings, api: Api::new(hubs) })
     }
 
+    /// Returns the app that is meant, and says which files are not used for that.
+    ///
+    /// # Errors
+    /// Where a file cannot be read.
+    pub fn app(&self, given: Option<&str>) -> Result<String, Failure> {
+        if given.is_none() {
+            for file in self.settings.passed_over() {
+                notice::note(&format!("{} is not used, since others can write to it or to its folder", file.display()));
+            }
+        }
+        Ok(self.settings.app(given)?)
+    }
+
     /// Where hubs come from.
     #[must_use]
     pub fn hubs(&self) -> Arc<Hubs> {

@@ -36,7 +36,7 @@ pub struct ExecArgs {
 pub async fn run(context: &Context, args: ExecArgs) -> Result<u8, Failure> {
     let held = args.held;
     let tty = held.tty();
-    let app = context.settings.app(args.app.as_deref())?;
+    let app = context.app(args.app.as_deref())?;
     let starting = Starting::new(format!("Running {} in {} of ⬢ {app}...", args.command.join(" "), args.pod));
     let new = NewExec {
         app,

@@ -92,7 +92,7 @@ fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
     }
     let dir = context.settings.directory.as_ref().filter(|_| embedded).and_then(|dir| dir.to_str());
     Ok(NewRun {
-        app: context.settings.app(args.app.as_deref())?,
+        app: context.app(args.app.as_deref())?,
         command: args.command.clone(),
         tty,
         size: terminal::window().filter(|_| tty),

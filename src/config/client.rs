@@ -128,6 +128,15 @@ impl ClientSettings {
         })
     }
 
+    /// Returns the files that would name the app or the backend here, and are not used, since others can write to them or to
+    /// their folders.
+    #[must_use]
+    pub fn passed_over(&self) -> Vec<PathBuf> {
+        let directories = self.directory.iter().flat_map(|directory| directory.ancestors());
+        let files = directories.map(|directory| directory.join(APP_FILE));
+        files.filter(|file| file.is_file() && !is_used(file)).collect()
+    }
+
     /// The app: as given, else the environment's, else the nearest file's upwards, else the directory's name.
     ///
     /// # Errors
@@ -217,8 +226,7 @@ fn from_files(directory: &Path, field: impl Fn(&AppFile) -> Option<String>) -> R
 
 fn app_file(path: &Path) -> Result<Option<AppFile>, SettingsError> {
     let fail = |reason: String| SettingsError::AppFile { path: path.display().to_string(), reason };
-    let trusted = |path: &Path| std::fs::metadata(path).ok().filter(folder::is_trusted);
-    if path.parent().and_then(trusted).is_none() || !trusted(path).is_some_and(|file| file.is_file()) {
+    if !is_used(path) {
         return Ok(None);
     }
     match std::fs::read_to_string(path) {
@@ -228,6 +236,12 @@ fn app_file(path: &Path) -> Result<Option<AppFile>, SettingsError> {
         }
         Err(error) => Err(fail(error.to_string())),
     }
+}
+
+/// Returns whether an app's file is one that nobody but the caller and root can have written.
+fn is_used(path: &Path) -> bool {
+    let trusted = |path: &Path| std::fs::metadata(path).ok().filter(folder::is_trusted);
+    path.parent().and_then(trusted).is_some() && trusted(path).is_some_and(|file| file.is_file())
 }
 
 /// A directory's name as an app's: what an app's name cannot have becomes a hyphen.
@@ -305,6 +319,7 @@ mod tests {
             let settings = settings();
             let app = settings.app(None).expect("an app");
             assert_eq!((app == "evil", settings.backend.is_some()), (counts, counts), "{of_folder:o} {of_file:o}");
+            assert_eq!(settings.passed_over().contains(&file), !counts, "it is told");
             assert_eq!((settings.urls.len(), settings.token), (0, None), "a file names no hub and no token");
         }
     }

@@ -9,7 +9,7 @@ use crate::backend::BackendError;
 use crate::logs::LogsError;
 use crate::protocol::Problem;
 use crate::registry::RegistryError;
-use crate::store::{StoreError, unreadable};
+use crate::store::{StoreError, brief, unreadable};
 
 /// The media type of an error.
 const PROBLEM: &str = "application/problem+json";
@@ -200,12 +200,15 @@ impl ApiError {
     /// The error as the body that tells it.
     #[must_use]
     pub fn problem(&self) -> Problem {
+        // It may have what the caller sent.
+        let mut shown = self.detail.clone();
+        brief::cut(&mut shown);
         Problem {
             kind: "about:blank".into(),
             title: self.status.canonical_reason().unwrap_or_default().into(),
             status: self.status.as_u16(),
             code: self.code.into(),
-            detail: self.detail.clone(),
+            detail: shown,
         }
     }
 }

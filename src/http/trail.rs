@@ -1,7 +1,8 @@
 //! The audit trail: each line is in the log at once, and in the store in its turn.
 //!
-//! All that succeeds has a line of its own. What is refused has one up to [`REFUSED_LINES`] for an actor and an action
-//! in a minute, and together one more for the rest of them: neither log nor store grows as fast as somebody asks.
+//! Each act that changes something has a line of its own. Attempts that are refused have one up to [`REFUSED_LINES`] for an
+//! actor and an action in a minute, and those who only look at one thing up to [`LOOKED_LINES`]; one more line counts the
+//! rest. So neither log nor store grows as fast as somebody asks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::metrics::Metrics;
 use crate::session::now;
@@ -26,6 +28,12 @@ const STORE_AGAIN: Duration = Duration::from_secs(1);
 const REFUSED_LINES: u64 = 20;
 const BUDGET_TIME: Duration = Duration::from_secs(60);
 
+/// Most lines of their own that one actor's looks at one session, or at logs, have in a [`BUDGET_TIME`].
+const LOOKED_LINES: u64 = 60;
+
+/// Actions that only look.
+const LOOKS: [&str; 3] = ["join", "logs", "read"];
+
 /// How many actors and actions have a budget of their own; all others share one for each action.
 const BUDGETS: usize = 1024;
 
@@ -35,12 +43,33 @@ const NAMED_ADDRESSES: usize = 8;
 /// The actor of lines that speak of many.
 const MANY: &str = "(many)";
 
-/// An actor and an action.
-type Attempt = (String, String);
+/// Acts that share a budget.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Attempt {
+    actor: String,
+    action: String,
+    /// Of looks, the session.
+    session: Option<Uuid>,
+    refused: bool,
+}
 
-/// What was refused within the time that a budget is for.
+impl Attempt {
+    /// Returns what a line shares its budget with, and how many lines that has; none for a line that has no budget.
+    fn of(row: &AuditRow) -> Option<(Self, u64)> {
+        let refused = row.outcome != "ok";
+        let (session, limit) = match refused {
+            true => (None, REFUSED_LINES),
+            false if LOOKS.contains(&row.action.as_str()) => (row.session, LOOKED_LINES),
+            false => return None,
+        };
+        Some((Self { actor: row.actor.clone(), action: row.action.clone(), session, refused }, limit))
+    }
+}
+
+/// What was done within the time that a budget is for.
 #[derive(Default)]
-struct Refused {
+struct Budget {
+    limit: u64,
     count: u64,
     /// Of those without a line of their own: how many had which outcome, and from where they came.
     outcomes: BTreeMap<String, u64>,
@@ -48,11 +77,11 @@ struct Refused {
     more_addresses: bool,
 }
 
-impl Refused {
+impl Budget {
     /// Counts an attempt. Whether it has a line of its own.
     fn note(&mut self, row: &AuditRow) -> bool {
         self.count += 1;
-        if self.count <= REFUSED_LINES {
+        if self.count <= self.limit {
             return true;
         }
         *self.outcomes.entry(row.outcome.clone()).or_default() += 1;
@@ -65,14 +94,23 @@ impl Refused {
     }
 
     /// The line for those that have none of their own.
-    fn rest(self, (actor, action): Attempt) -> Option<AuditRow> {
-        let rest = self.count.checked_sub(REFUSED_LINES).filter(|rest| *rest > 0)?;
+    fn rest(self, attempt: Attempt) -> Option<AuditRow> {
+        let Attempt { actor, action, session, refused } = attempt;
+        let rest = self.count.checked_sub(self.limit).filter(|rest| *rest > 0)?;
         let outcomes: Vec<_> = self.outcomes.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
         let more = self.more_addresses.then(|| "more".to_owned());
         let addresses: Vec<_> = self.addresses.into_iter().chain(more).collect();
-        let detail = format!("{rest} more were refused within {} s: {}", BUDGET_TIME.as_secs(), outcomes.join(", "));
-        let (address, outcome) = (addresses.join(", "), "refused".into());
-        Some(AuditRow { time: now(), actor, action, session: None, address, outcome, detail })
+        let (outcome, done) = if refused { ("refused", "were refused") } else { ("ok", "came") };
+        let detail = format!("{rest} more {done} within {} s: {}", BUDGET_TIME.as_secs(), outcomes.join(", "));
+        Some(AuditRow {
+            time: now(),
+            actor,
+            action,
+            session,
+            address: addresses.join(", "),
+            outcome: outcome.into(),
+            detail,
+        })
     }
 }
 
@@ -80,7 +118,7 @@ impl Refused {
 #[derive(Clone)]
 pub struct Trail {
     lines: mpsc::Sender<AuditRow>,
-    refused: Arc<Mutex<HashMap<Attempt, Refused>>>,
+    budgets: Arc<Mutex<HashMap<Attempt, Budget>>>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
@@ -90,7 +128,7 @@ impl Trail {
     #[must_use]
     pub fn new(tasks: Tasks, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<AuditRow>) {
         let (lines, written) = mpsc::channel(WAITING_LINES);
-        (Self { lines, refused: Arc::default(), tasks, metrics }, written)
+        (Self { lines, budgets: Arc::default(), tasks, metrics }, written)
     }
 
     /// How many lines wait for the store.
@@ -107,7 +145,7 @@ impl Trail {
             text.retain(|letter| letter != '\0');
             brief::cut(text);
         }
-        if row.outcome == "ok" || self.has_line(&row) {
+        if self.has_line(&row) {
             self.write(row);
         }
     }
@@ -123,26 +161,26 @@ impl Trail {
         }
     }
 
-    /// Whether a refused attempt has a line of its own.
+    /// Returns whether an act has a line of its own, and counts it.
     fn has_line(&self, row: &AuditRow) -> bool {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut attempt = (row.actor.clone(), row.action.clone());
-        if refused.len() >= BUDGETS && !refused.contains_key(&attempt) {
-            attempt.0 = MANY.into();
+        let Some((mut attempt, limit)) = Attempt::of(row) else { return true };
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        if budgets.len() >= BUDGETS && !budgets.contains_key(&attempt) {
+            attempt = Attempt { actor: MANY.into(), session: None, ..attempt };
         }
-        let budget = refused.entry(attempt.clone()).or_insert_with(|| {
+        let budget = budgets.entry(attempt.clone()).or_insert_with(|| {
             let trail = self.clone();
-            self.tasks.spawn_to_end("audit-refused", async move { trail.tell_rest(attempt).await });
-            Refused::default()
+            self.tasks.spawn_to_end("audit-rest", async move { trail.tell_rest(attempt).await });
+            Budget { limit, ..Budget::default() }
         });
         budget.note(row)
     }
 
-    /// Writes the line for the rest of what is refused from now on, when the budget's time is over or the hub stops.
+    /// Writes the line for the rest of what is done from now on, when the budget's time is over or the hub stops.
     async fn tell_rest(self, attempt: Attempt) {
         let _the_hub_stops = self.tasks.stopping().run_until_cancelled(sleep(BUDGET_TIME)).await;
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
-        if let Some(row) = refused.and_then(|refused| refused.rest(attempt)) {
+        let budget = self.budgets.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
+        if let Some(row) = budget.and_then(|budget| budget.rest(attempt)) {
             self.write(row);
         }
     }
@@ -228,5 +266,27 @@ mod tests {
         for text in [&row.actor, &row.address, &row.detail] {
             assert_eq!((text.len(), text.ends_with("x…")), (brief::SHOWN_BYTES + 3, true));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_looks_at_the_same_again_and_again_has_one_line_for_the_rest() {
+        let (trail, mut lines) = Trail::new(Tasks::default(), Metrics::new());
+        let sessions = [Uuid::from_u128(1), Uuid::from_u128(2)];
+        for session in sessions {
+            for _ in 0..LOOKED_LINES + 1000 {
+                trail.add(AuditRow {
+                    action: "join".into(),
+                    session: Some(session),
+                    ..line("ticket:1", "10.0.0.1", "ok")
+                });
+            }
+        }
+        assert_eq!(written(&mut lines).len() as u64, 2 * LOOKED_LINES);
+        sleep(BUDGET_TIME * 2).await;
+        let mut rest = written(&mut lines);
+        rest.sort_by_key(|row| row.session);
+        let told = |row: &AuditRow| (row.session, row.outcome.clone(), row.detail.clone());
+        let expected = sessions.map(|id| (Some(id), "ok".to_owned(), "1000 more came within 60 s: ok 1000".to_owned()));
+        assert_eq!(rest.iter().map(told).collect::<Vec<_>>(), expected);
     }
 }

@@ -34,7 +34,7 @@ struct Log<'a> {
 }
 
 pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
-    let app = context.settings.app(args.app.as_deref())?;
+    let app = context.app(args.app.as_deref())?;
     let mut log = Log { app, resume: None, colours: terminal::is_stdout(), args: &args };
     let mut backoff = Backoff::default();
     // Since when there is no log.
