@@ -401,3 +401,14 @@ async fn a_client_that_asks_and_does_not_read_holds_up_nobody() {
     drop(stream);
     bed.finish().await;
 }
+
+#[tokio::test]
+async fn an_error_does_not_repeat_all_that_was_sent() {
+    let bed = Bed::start().await;
+    let kind = "x".repeat(900_000);
+    let body = format!(r#"{{"source":{{"kind":"{kind}"}}}}"#);
+    let answers = exchange(&bed.server, &post(&bed.server, "/v1/sessions", body.as_bytes())).await;
+    assert_eq!((answers.len(), answers[0].status), (1, 400));
+    assert!(answers[0].body.len() < 4096, "{} bytes", answers[0].body.len());
+    bed.finish().await;
+}

@@ -258,6 +258,9 @@ async fn sessions_that_cannot_be_read_are_left_out_named_once_and_counted() {
     let listed: Vec<Value> = serde_json::from_slice(&stdout).expect("JSON");
     assert_eq!((status, listed.len(), &listed[0]["id"]), (Some(0), 1, &json!(good.id)), "{stderr}");
     assert!(stderr.contains("6 sessions are left out"), "{stderr}");
+    change(&path, "UPDATE sessions SET app = x'ff00' WHERE id = ?1", bad[0].id, vec![]).await;
+    let (status, apps) = server.ask("GET", "/v1/apps", None).await;
+    assert_eq!((status, &apps["apps"][0]["app"]), (200, &json!("test")), "{apps}");
     // The newest are all such: the page is not the end.
     let (_, page) = server.ask("GET", "/v1/sessions?limit=1", None).await;
     assert_eq!((&page["sessions"][0]["id"], &page["unreadable"]), (&json!(good.id), &json!(6)), "{page}");

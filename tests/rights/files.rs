@@ -115,3 +115,21 @@ async fn what_is_no_file_of_tokens_holds_up_nobody() {
     }
     assert!(said(&server, "it is not a file") > 0 && said(&server, "it is longer than") > 0, "{}", server.log());
 }
+
+#[tokio::test]
+async fn who_holds_a_token_is_told_by_one_entry_and_a_name_that_can_be_shown() {
+    let (server, dir) = server("", &[]).await;
+    let file = dir.path().join("tokens.toml");
+    let before = fs::read_to_string(&file).expect("reads");
+    let entry = |name: &str, token: &str| {
+        format!("{before}[[token]]\nname = \"{name}\"\nrole = \"admin\"\ntoken = \"{token}\"\n")
+    };
+    let audit = async |token: &str| server.ask_as(token, "GET", "/v1/audit", None).await.0;
+    for (name, token) in [("mallory", OTHER), ("", LATER), ("x\\u001b]0;t\\u0007", LATER), ("\\u202etoor", LATER)] {
+        fs::write(&file, entry(name, token)).expect("writes");
+        assert_eq!((audit(OTHER).await, audit(LATER).await), (403, 401), "{name:?}");
+    }
+    assert_eq!(said(&server, "have the same token"), 1);
+    fs::write(&file, entry("root", LATER)).expect("writes");
+    assert_eq!((audit(OTHER).await, audit(LATER).await), (403, 200));
+}

@@ -15,6 +15,7 @@ use super::hash;
 use crate::config::line_of;
 use crate::session::lock;
 use crate::store::{Right, SessionRow};
+use crate::visible::acts;
 
 /// Longest file of tokens that is read, in bytes: some ten thousand tokens.
 const MAX_FILE: u64 = 4 << 20;
@@ -259,16 +260,23 @@ fn read(file: &File) -> Result<Contents, String> {
 
 fn parse(text: &str) -> Result<HashMap<String, Holder>, String> {
     let file: TokenFile = toml::from_str(text).map_err(|error| unread(text, &error))?;
-    let mut tokens = HashMap::new();
+    let mut tokens: HashMap<String, Holder> = HashMap::new();
     for entry in file.token {
-        let hash = match (entry.token, entry.sha256) {
+        let hash: String = match (entry.token, entry.sha256) {
             (Some(token), None) if token.len() >= 16 => hash(&token),
             (None, Some(sha256)) if is_hash(&sha256) => sha256.to_ascii_lowercase(),
             _ => {
                 return Err(format!("{} needs a token of 16 or more letters, or its sha256 in hex", entry.name));
             }
         };
-        tokens.insert(hash.clone(), Holder { name: entry.name, role: entry.role, apps: entry.apps, hash });
+        if entry.name.is_empty() || entry.name.chars().any(acts) {
+            return Err("a name is empty, or has characters that act on a terminal".into());
+        }
+        let holder = Holder { name: entry.name, role: entry.role, apps: entry.apps, hash: hash.clone() };
+        if let Some(other) = tokens.get(&hash).filter(|other| **other != holder) {
+            return Err(format!("{} and {} have the same token", other.name, holder.name));
+        }
+        tokens.insert(hash, holder);
     }
     Ok(tokens)
 }
