@@ -334,7 +334,7 @@ impl Filter {
         self.close();
     }
 
-    /// Whether a string passes, as soon as that can be told; `c` follows what is held.
+    /// Returns whether a string passes, as soon as that can be told; `c` follows what is held.
     fn judge(&mut self, text: Text, c: char, ended: bool) -> Verdict {
         if self.policy == Policy::All {
             return Verdict::Pass;
@@ -374,7 +374,7 @@ fn push(c: char, out: &mut Vec<u8>) {
     out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
 }
 
-/// Whether these bytes are the beginning of a character.
+/// Returns whether these bytes are the beginning of a character.
 fn is_begun(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

@@ -1,6 +1,6 @@
 //! Names that objects in a cluster can have. They become parts of addresses, so nothing else is asked for.
 
-/// Whether a name is a DNS label (RFC 1123), as those of namespaces, containers and apps are.
+/// Returns whether a name is a DNS label (RFC 1123), as those of namespaces, containers and apps are.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
     text.len() <= 63 && is_part(text)

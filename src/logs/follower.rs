@@ -62,7 +62,7 @@ impl Filter {
         self.container.as_deref().is_none_or(|wanted| Some(wanted) == container)
     }
 
-    /// Whether this line is wanted. What may not be seen of it matches nothing.
+    /// Returns whether this line is wanted. What may not be seen of it matches nothing.
     #[must_use]
     pub fn wants(&self, line: &Entry) -> bool {
         let message = match &line.private {
@@ -84,7 +84,7 @@ impl Filter {
         line.moved == Move::None && (of_all || of_wanted())
     }
 
-    /// Whether what is somebody's may be seen; what is nobody's, may.
+    /// Returns whether what is somebody's may be seen; what is nobody's, may.
     #[must_use]
     pub fn shows(&self, owner: Option<&str>) -> bool {
         match &self.terminals {

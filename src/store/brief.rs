@@ -26,7 +26,7 @@ fn cut_to(text: &mut String, bytes: usize) {
 }
 
 /// Cuts a command that is longer than [`SHOWN_BYTES`]: arguments that fit stay whole, the next one is cut and marked.
-/// Whether it was.
+/// Returns whether it was.
 pub fn cut_command(command: &mut Vec<String>) -> bool {
     let mut used = 0;
     for at in 0..command.len() {

@@ -54,7 +54,7 @@ pub(super) fn deployment(from: &str) -> Result<&str, String> {
     workload(from).ok_or_else(|| format!("a run is made from deploy/NAME, not from {}", from.escape_debug()))
 }
 
-/// Whether a place has names that can be asked for: an earlier version may have written others.
+/// Returns whether a place has names that can be asked for: an earlier version may have written others.
 pub(super) fn are_good(place: &Place) -> bool {
     is_label(&place.namespace) && is_subdomain(&place.pod) && place.container.as_deref().is_none_or(is_label)
 }

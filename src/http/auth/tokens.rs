@@ -71,7 +71,7 @@ impl Holder {
         (self.role == Role::Admin || own).then_some(Right::Control)
     }
 
-    /// Whether it may start sessions of an app.
+    /// Returns whether it may start sessions of an app.
     pub(super) fn may_start(&self, app: &str) -> bool {
         self.role != Role::Watcher && self.has_app(app)
     }
@@ -166,13 +166,13 @@ impl Tokens {
         self.own.values().chain(current.values()).filter(|holder| holder.name == name).cloned().collect()
     }
 
-    /// Whether the file says that others than admins may start sessions.
+    /// Returns whether the file says that others than admins may start sessions.
     #[must_use]
     pub fn let_others_start(&self) -> bool {
         self.current().values().any(|holder| !matches!(holder.role, Role::Admin | Role::Watcher))
     }
 
-    /// Whether the file cannot be read now, so that those of the last one that could count.
+    /// Returns whether the file cannot be read now, so that those of the last one that could count.
     #[must_use]
     pub fn are_unreadable(&self) -> bool {
         drop(self.current());
