@@ -53,6 +53,7 @@ pub mod terminal;
 pub mod view;
 pub mod wait;
 pub mod watch;
+pub mod within;
 
 const STATUSES: &str = "\
 Exit status: the command's own; 128+N where signal N ended it; 124 time limit; 129 idle; 126 or 127 it could not be \

@@ -101,8 +101,10 @@ pub struct Metrics {
     pub viewer_deliveries: Counter,
     /// Snapshots of screens that were sent.
     pub snapshots: Counter,
-    gaps: [Counter; REASONS.len()],
-    source_gaps: [Counter; REASONS.len()],
+    /// Hubs that went on under other numbers where nothing is known to be missing.
+    renumbered: Counter,
+    gaps: ByReason,
+    source_gaps: ByReason,
     agents: Family<Outcome, Counter>,
     requests: Family<RequestLabels, Counter>,
     reviews: Family<Outcome, Counter>,
@@ -112,15 +114,6 @@ pub struct Metrics {
     /// Lines of the audit trail that are in the log alone.
     pub audit_unstored: Counter,
 }
-
-const REASONS: [(Reason, &str); 6] = [
-    (Reason::SpoolFull, "spool_full"),
-    (Reason::JournalLimit, "journal_limit"),
-    (Reason::NotRecorded, "not_recorded"),
-    (Reason::AgentLost, "agent_lost"),
-    (Reason::NotLogged, "not_logged"),
-    (Reason::Unreadable, "unreadable"),
-];
 
 /// How far a viewer is.
 struct Following {
@@ -138,9 +131,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn count(gaps: &[Counter; REASONS.len()], reason: Reason) {
-    if let Some(at) = REASONS.iter().position(|(known, _)| *known == reason) {
-        gaps[at].inc();
+/// A count for each reason that is a loss.
+type ByReason = Vec<(Reason, Counter)>;
+
+fn count(gaps: &ByReason, reason: Reason) {
+    if let Some((_, counter)) = gaps.iter().find(|(known, _)| *known == reason) {
+        counter.inc();
     }
 }
 
@@ -161,7 +157,8 @@ impl Metrics {
         let gaps = add(r, "gaps", "Gaps that viewers were told of in what is not in memory", Family::default());
         let source_gaps = add(r, "source_gaps", "Gaps in what came from sources", Family::default());
         let by_reason = |family: &Family<ReasonLabel, Counter>| {
-            REASONS.map(|(_, reason)| family.get_or_create(&ReasonLabel { reason }).clone())
+            let losses = Reason::ALL.into_iter().filter(|(reason, _)| reason.is_loss());
+            losses.map(|(why, reason)| (why, family.get_or_create(&ReasonLabel { reason }).clone())).collect()
         };
         let timed = || Histogram::new(STORE_SECONDS);
         let metrics = Self {
@@ -182,6 +179,12 @@ impl Metrics {
             snapshots: add(r, "snapshots", "Snapshots of screens that were sent", Counter::default()),
             gaps: by_reason(&gaps),
             source_gaps: by_reason(&source_gaps),
+            renumbered: add(
+                r,
+                "renumbered",
+                "Changes of the numbers of what came from sources, where nothing is known to be missing",
+                Counter::default(),
+            ),
             agents: add(r, "agent_connections", "Connections to agents, by outcome", Family::default()),
             requests: add(r, "http_requests", "Requests, by route and class of status", Family::default()),
             reviews: add(r, "reviews", "Questions to the authorizer, by its answer", Family::default()),
@@ -275,9 +278,13 @@ impl Metrics {
         count(&self.gaps, reason);
     }
 
-    /// A source could not give a range. Counted once, however many follow.
+    /// A source could not give a range, or goes on under other numbers. Counted once, however many follow.
     pub fn source_gap(&self, reason: Reason) {
-        count(&self.source_gaps, reason);
+        if reason.is_loss() {
+            count(&self.source_gaps, reason);
+        } else {
+            self.renumbered.inc();
+        }
     }
 
     /// A connection to an agent was tried: `first`, `again` to one that had been started over another connection, or why
@@ -402,6 +409,23 @@ mod tests {
         let text = metrics.text().expect("writes");
         assert!(text.contains(r#"foghorn_gaps_total{reason="not_recorded"} 1"#), "{text}");
         assert!(text.contains(r#"foghorn_gaps_total{reason="spool_full"} 0"#), "{text}");
+        for (reason, name) in Reason::ALL {
+            let before = metrics.text().expect("writes");
+            metrics.gap(reason);
+            let after = metrics.text().expect("writes");
+            let counted = after.lines().any(|line| {
+                line.starts_with(&format!("foghorn_gaps_total{{reason=\"{name}\"}}")) && !before.contains(line)
+            });
+            assert_eq!(counted, reason.is_loss(), "{name}: {after}");
+        }
+        metrics.source_gap(Reason::Renumbered);
+        let text = metrics.text().expect("writes");
+        assert!(text.contains("foghorn_renumbered_total 1") && !text.contains("\"renumbered\""), "{text}");
+    }
+
+    #[test]
+    fn each_count_is_of_one_kind_of_gap() {
+        let metrics = Metrics::new();
         metrics.source_gap(Reason::SpoolFull);
         let text = metrics.text().expect("writes");
         assert!(text.contains(r#"foghorn_source_gaps_total{reason="spool_full"} 1"#), "{text}");

@@ -133,18 +133,21 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them with their names: what the wire, the metrics and the documentation have comes from here.
+    pub const ALL: [(Self, &str); 9] = [
+        (Self::SpoolFull, "spool_full"),
+        (Self::JournalLimit, "journal_limit"),
+        (Self::NotRecorded, "not_recorded"),
+        (Self::AgentLost, "agent_lost"),
+        (Self::Acknowledged, "acknowledged"),
+        (Self::NotLogged, "not_logged"),
+        (Self::Renumbered, "renumbered"),
+        (Self::Unreadable, "unreadable"),
+        (Self::Unknown, "unknown"),
+    ];
+
     fn from_byte(byte: u8) -> Self {
-        match byte {
-            1 => Self::SpoolFull,
-            2 => Self::JournalLimit,
-            3 => Self::NotRecorded,
-            4 => Self::AgentLost,
-            5 => Self::Acknowledged,
-            6 => Self::NotLogged,
-            7 => Self::Renumbered,
-            8 => Self::Unreadable,
-            _ => Self::Unknown,
-        }
+        Self::ALL.into_iter().map(|(reason, _)| reason).find(|reason| *reason as u8 == byte).unwrap_or(Self::Unknown)
     }
 
     /// Whether output is missing.
@@ -437,6 +440,18 @@ mod tests {
         assert_eq!(&exit.to_bytes()[HEADER_LEN..], br#"{"cause":"exited","status":7}"#);
         assert_eq!(exit.to_bytes()[0], 5);
         assert_eq!(hex(Payload::Snapshot(Size::DEFAULT, bytes)), format!("0600000000000006{at}005000186869"));
+    }
+
+    #[test]
+    fn every_reason_is_listed_and_documented() {
+        let docs = include_str!("../docs/operation.md");
+        for (reason, name) in Reason::ALL {
+            assert_eq!(serde_json::to_value(reason).expect("is JSON"), name);
+            assert_eq!(Reason::from_byte(reason as u8), reason);
+            assert!(docs.contains(&format!("| `{name}` |")), "docs/operation.md does not have {name}");
+        }
+        let known = (0..=u8::MAX).filter(|byte| Reason::from_byte(*byte) != Reason::Unknown).count();
+        assert_eq!(known + 1, Reason::ALL.len());
     }
 
     #[test]

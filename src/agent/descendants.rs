@@ -20,6 +20,9 @@ use super::serve::SOCKET;
 /// The environment variable that marks a session's processes; its value is the session's id. Commands may read it.
 pub const MARK: &str = "FOGHORN_SESSION";
 
+/// The environment variable with the ids of the sessions around a session, the outermost first.
+pub const WITHIN: &str = "FOGHORN_WITHIN";
+
 /// The environment variable by which agents of 0.1 know a hub or an agent that others need. It is set for them, and
 /// nothing else looks at it.
 pub const EXEMPT: &str = "FOGHORN_KEEP";

@@ -8,6 +8,7 @@ use super::Context;
 use super::driver::{Seat, take};
 use super::failure::Failure;
 use super::keys::{DEFAULT, Keys};
+use super::within;
 use crate::protocol::{Role, SessionInfo};
 
 /// Where a ticket comes from, if not from FOGHORN_TOKEN.
@@ -64,6 +65,7 @@ pub struct AttachArgs {
 /// Where there is no such session, and what [`take`] fails with.
 pub async fn run(context: &Context, args: AttachArgs) -> Result<u8, Failure> {
     let session = find(context, &args.id).await?;
+    within::refuse(&session)?;
     let seat = Seat {
         id: args.id,
         name: session.name,

@@ -9,8 +9,9 @@ use super::failure::Failure;
 use super::held::HeldArgs;
 use super::notice::{Starting, note};
 use super::output::print;
+use super::within::enclosing;
 use super::{Context, terminal};
-use crate::agent::descendants::{EXEMPT, MARK};
+use crate::agent::descendants::{EXEMPT, MARK, WITHIN};
 use crate::config::client::{caller_env, variable};
 use crate::protocol::{NewRun, NewSession, NewSource, Started, State};
 
@@ -89,6 +90,10 @@ fn new_run(context: &Context, args: &RunArgs) -> Result<NewRun, Failure> {
     let mut env = variables(&args.env)?;
     if let Some(kind) = variable("TERM").filter(|_| tty && !embedded) {
         env.entry("TERM".to_owned()).or_insert(kind);
+    }
+    let around = enclosing();
+    if !around.is_empty() {
+        env.insert(WITHIN.to_owned(), around.join(" "));
     }
     let dir = context.settings.directory.as_ref().filter(|_| embedded).and_then(|dir| dir.to_str());
     Ok(NewRun {

@@ -7,6 +7,7 @@ use super::attach::{TicketArgs, find};
 use super::driver::{Seat, take};
 use super::failure::Failure;
 use super::keys::{DEFAULT, Keys};
+use super::within;
 use crate::protocol::Role;
 
 /// The arguments of `watch`.
@@ -28,6 +29,7 @@ pub struct WatchArgs {
 /// Where there is no such session, and what [`take`] fails with.
 pub async fn run(context: &Context, args: WatchArgs) -> Result<u8, Failure> {
     let session = find(context, &args.id).await?;
+    within::refuse(&session)?;
     let seat = Seat {
         id: args.id,
         name: session.name,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::error::ClientError;
 use super::http::{Ask, Http};
 use super::login::{Logins, Tokens};
-use crate::agent::descendants::{EXEMPT, MARK};
+use crate::agent::descendants::{EXEMPT, MARK, WITHIN};
 use crate::config::client::{ClientSettings, KUBECONFIG, NOT_FOR_A_HUB, kubeconfig};
 use crate::folder::{self, Holder};
 use crate::protocol::{HubFile, SUBPROTOCOL};
@@ -357,7 +357,14 @@ impl Hubs {
         if let Some(paths) = kubeconfig()? {
             command.env(KUBECONFIG, paths);
         }
-        command.env_remove(MARK).env(EXEMPT, "1").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()
+        command
+            .env_remove(MARK)
+            .env_remove(WITHIN)
+            .env(EXEMPT, "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
     }
 
     fn not_started(&self, reason: String) -> ClientError {

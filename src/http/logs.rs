@@ -54,6 +54,8 @@ pub struct LogsQuery {
     container: Option<String>,
     /// Only lines in which this regular expression finds something.
     grep: Option<String>,
+    /// Not of these sessions: their names, with commas between.
+    without: Option<String>,
     /// Go on behind a line: its `resume`.
     from: Option<String>,
 }
@@ -112,6 +114,7 @@ fn ask(app: &str, query: LogsQuery, headers: &HeaderMap) -> Result<Ask, ApiError
         process: query.process.filter(|process| !process.is_empty()),
         container: query.container.filter(|container| !container.is_empty()),
         grep,
+        without: query.without.iter().flat_map(|names| names.split(',')).map(ToOwned::to_owned).collect(),
         terminals: Terminals::Nobodys,
     };
     // What a browser's event source says by itself when it comes back.

@@ -26,6 +26,8 @@ const ROUNDS: usize = 8;
 pub struct Filter {
     /// Only of this process, or of all whose name is this and a dot and more.
     pub process: Option<String>,
+    /// Not of these processes.
+    pub without: Vec<String>,
     /// Only of containers with this name.
     pub container: Option<String>,
     /// Only with a match of this.
@@ -53,7 +55,7 @@ impl Filter {
         let fits = |wanted: &String| {
             process.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
         };
-        self.process.as_ref().is_none_or(fits)
+        self.process.as_ref().is_none_or(fits) && !self.without.iter().any(|without| without == process)
     }
 
     /// Whether lines of this container can be wanted, or of what is none.
@@ -266,6 +268,8 @@ mod tests {
         };
         assert!(wants("web", "web.1") && wants("web", "web") && wants("web", "web.x7k2p/proxy"));
         assert!(!wants("web", "webhook") && !wants("run.4", "run.48"));
+        let without = Filter { without: vec!["run.4".into()], ..Filter::default() };
+        assert!(!without.fits("run.4", None, "x") && without.fits("run.48", None, "x"));
         assert!(wants("run.48", "run.48") && wants("web.x7k2p", "web.x7k2p/proxy"));
         let grep = Filter { grep: Regex::new("^a+$").ok(), ..Filter::default() };
         assert!(grep.fits("web", None, "aaa") && !grep.fits("web", None, "ab"));

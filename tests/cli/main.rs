@@ -19,3 +19,4 @@ mod proxy;
 mod recordings;
 mod terminal;
 mod terminals;
+mod within;

@@ -13,7 +13,7 @@ use crate::cli::filter::{Filter, Policy};
 use crate::cli::lines::Lines;
 use crate::cli::notice::note;
 use crate::cli::output::print_as_is;
-use crate::cli::{Context, Format, terminal};
+use crate::cli::{Context, Format, terminal, within};
 use crate::client::backoff::Backoff;
 use crate::client::error::ClientError;
 use crate::client::http::{Ask, encode};
@@ -29,13 +29,16 @@ const AT_ONCE: Duration = Duration::from_secs(2);
 struct Log<'a> {
     args: &'a LogsArgs,
     app: String,
+    /// The sessions around this client, where the log is followed.
+    without: Vec<String>,
     resume: Option<String>,
     colours: bool,
 }
 
 pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
     let app = context.app(args.app.as_deref())?;
-    let mut log = Log { app, resume: None, colours: terminal::is_stdout(), args: &args };
+    let without = if args.follow { within::names(context, &app).await } else { Vec::new() };
+    let mut log = Log { app, without, resume: None, colours: terminal::is_stdout(), args: &args };
     let mut backoff = Backoff::default();
     // Since when there is no log.
     let mut lost: Option<Instant> = None;
@@ -92,6 +95,7 @@ impl Log<'_> {
             ("container", self.args.container.clone()),
             ("grep", grep),
             ("from", self.resume.clone()),
+            ("without", (!self.without.is_empty()).then(|| self.without.join(","))),
         ];
         let pairs = pairs.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", encode(&value?))));
         format!("/v1/apps/{}/logs?follow={}{}", encode(&self.app), self.args.follow, pairs.collect::<String>())

@@ -10,7 +10,7 @@ use crate::cli::filter::{Filter, Policy};
 use crate::cli::lines::{Lines, Wanted};
 use crate::cli::output::Sink;
 use crate::cli::piped::{Piped, Shape, Until};
-use crate::cli::{Context, Format, terminal};
+use crate::cli::{Context, Format, terminal, within};
 use crate::client::follow::{Ask, Follower};
 use crate::protocol::{LogLine, Mode, Role, SessionInfo};
 use crate::record::{Payload, Record, STATUS_HUB_FAILED, Stream};
@@ -18,6 +18,9 @@ use crate::visible;
 
 pub(super) async fn run(context: &Context, args: LogsArgs, id: &str) -> Result<u8, Failure> {
     let session = context.api.session(id).await?;
+    if args.follow {
+        within::refuse(&session)?;
+    }
     let ask = Ask { id: id.to_owned(), mode: Mode::Bytes, role: Role::Watch, from: Some(0), size: None, paces: false };
     let until = if args.follow { Until::End } else { Until::Head };
     let piped = Piped {
