@@ -299,6 +299,11 @@ impl Filter {
             }
             return self.character(c, out);
         }
+        if c == '\n' && self.policy == Policy::Text {
+            // The text goes on with the next line, though nothing has ended the string.
+            self.end_string(verdict, out);
+            return self.character(c, out);
+        }
         match c {
             ESC => return self.state = State::String(text, verdict, true),
             CAN | SUB => return self.end_string(verdict, out),

@@ -25,7 +25,7 @@ use super::error::ApiError;
 use super::format::Format;
 use super::sessions::{audited, find, line, time};
 use crate::protocol::PING;
-use crate::record::{Batch, Payload, Record, Size};
+use crate::record::{Batch, Payload, Record, Size, Stream};
 use crate::session::Session;
 use crate::session::subscription::Subscription;
 use crate::store::Right;
@@ -197,9 +197,16 @@ pub async fn recording(
         let mut text = header.take().unwrap_or_default();
         let records = match ready.take() {
             Some(records) => records,
-            None => match reading.next().await? {
-                Some(records) => records,
-                None => return Ok(None),
+            None => match reading.next().await {
+                Ok(Some(records)) => records,
+                end => {
+                    // What is unfinished at the end is shown, and an answer that is broken off still is.
+                    cast.finish(&mut text);
+                    if text.is_empty() {
+                        return end.map(|_| None);
+                    }
+                    return Ok(Some((Bytes::from(text), (reading, None, cast, None))));
+                }
             },
         };
         for record in &records {
@@ -217,8 +224,14 @@ struct Cast {
     /// When the recording starts, in microseconds since the Unix epoch.
     start: u64,
     size: Size,
-    /// Bytes of a character that is not whole yet.
-    carry: Vec<u8>,
+    /// When the last record was written, as `start`.
+    last: u64,
+    /// Bytes of a character that is not whole yet, of stdout and of stderr.
+    carry: [Vec<u8>; 2],
+    /// Whether a terminal made CR LF of the line ends. Else it is made here: a player is a terminal.
+    tty: bool,
+    /// Whether the last character was a CR.
+    after_cr: bool,
 }
 
 impl Cast {
@@ -228,7 +241,11 @@ impl Cast {
             _ => None,
         });
         let start = first.first().map_or(session.row.created_at as u64, |record| record.time);
-        Self { start, size: size.or(session.size()).unwrap_or(Size::DEFAULT), carry: Vec::new() }
+        Self::at(start, size.or(session.size()).unwrap_or(Size::DEFAULT), session.row.tty)
+    }
+
+    fn at(start: u64, size: Size, tty: bool) -> Self {
+        Self { start, size, last: start, carry: [Vec::new(), Vec::new()], tty, after_cr: false }
     }
 
     fn header(&self, session: &Session) -> String {
@@ -240,15 +257,27 @@ impl Cast {
     }
 
     fn event(&mut self, record: &Record, out: &mut String) {
+        self.last = record.time;
         let (code, data) = match &record.payload {
-            Payload::Output(_, data) => ("o", self.text(data)),
+            Payload::Output(stream, data) => ("o", self.text(*stream, data)),
             Payload::Resize(size) if *size != self.size => {
                 self.size = *size;
                 ("r", size.to_string())
             }
             _ => return,
         };
-        let time = record.time.saturating_sub(self.start);
+        self.write(code, &data, out);
+    }
+
+    /// Writes what is left of characters that never became whole.
+    fn finish(&mut self, out: &mut String) {
+        let unfinished = self.carry.iter().filter(|carry| !carry.is_empty()).count();
+        self.carry = Default::default();
+        self.write("o", &"\u{fffd}".repeat(unfinished), out);
+    }
+
+    fn write(&self, code: &str, data: &str, out: &mut String) {
+        let time = self.last.saturating_sub(self.start);
         if !data.is_empty() {
             // Written by hand: the time has to have six digits behind its point, whatever its size.
             let _ = writeln!(out, "[{}.{:06}, \"{code}\", {}]", time / 1_000_000, time % 1_000_000, json!(data));
@@ -256,10 +285,11 @@ impl Cast {
     }
 
     /// Whole characters; a part of one waits for the rest, and what is no character is replaced.
-    fn text(&mut self, data: &[u8]) -> String {
-        self.carry.extend_from_slice(data);
+    fn text(&mut self, stream: Stream, data: &[u8]) -> String {
+        let carry = &mut self.carry[usize::from(stream == Stream::Stderr)];
+        carry.extend_from_slice(data);
         let mut text = String::new();
-        let mut rest = &self.carry[..];
+        let mut rest = &carry[..];
         loop {
             match std::str::from_utf8(rest) {
                 Ok(whole) => {
@@ -281,8 +311,21 @@ impl Cast {
                 }
             }
         }
-        self.carry = rest.to_vec();
-        text
+        *carry = rest.to_vec();
+        if self.tty { text } else { self.returned(&text) }
+    }
+
+    /// The text with a CR before each LF that has none.
+    fn returned(&mut self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len() + 16);
+        for c in text.chars() {
+            if c == '\n' && !self.after_cr {
+                out.push('\r');
+            }
+            out.push(c);
+            self.after_cr = c == '\r';
+        }
+        out
     }
 }
 
@@ -292,10 +335,32 @@ mod tests {
 
     #[test]
     fn a_character_cut_in_two_is_whole_again() {
-        let mut cast = Cast { start: 0, size: Size::DEFAULT, carry: Vec::new() };
+        let mut cast = Cast::at(0, Size::DEFAULT, true);
         let bytes = "aé\u{1f600}z".as_bytes();
-        let text: String = bytes.iter().map(|byte| cast.text(&[*byte])).collect();
+        let text: String = bytes.iter().map(|byte| cast.text(Stream::Stdout, &[*byte])).collect();
         assert_eq!(text, "aé\u{1f600}z");
-        assert_eq!(cast.text(b"\xffx"), "\u{fffd}x");
+        assert_eq!(cast.text(Stream::Stdout, b"\xffx"), "\u{fffd}x");
+    }
+
+    #[test]
+    fn lines_that_no_terminal_ended_end_with_a_carriage_return_wherever_they_are_split() {
+        for (tty, expected) in [(false, "a\r\nb\r\n\r\nc\rd"), (true, "a\nb\r\n\nc\rd")] {
+            let mut cast = Cast::at(0, Size::DEFAULT, tty);
+            let text: String = b"a\nb\r\n\nc\rd".iter().map(|byte| cast.text(Stream::Stdout, &[*byte])).collect();
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_last_unfinished_character_is_shown_and_streams_do_not_mix() {
+        let mut cast = Cast::at(0, Size::DEFAULT, false);
+        let parts = [(Stream::Stdout, &b"x\xf0\x9f"[..]), (Stream::Stderr, b"e"), (Stream::Stdout, b"\x98\x80\xc3")];
+        let text: String = parts.iter().map(|(stream, data)| cast.text(*stream, data)).collect();
+        assert_eq!(text, "xe\u{1f600}");
+        let mut out = String::new();
+        cast.finish(&mut out);
+        assert_eq!(out, "[0.000000, \"o\", \"\u{fffd}\"]\n");
+        cast.finish(&mut out);
+        assert_eq!(out.lines().count(), 1);
     }
 }

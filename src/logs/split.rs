@@ -51,12 +51,11 @@ impl Held {
                 (rest, offset) = (&rest[1..], offset + 1);
             }
             // Only what goes on is cut: the end of a line of just this length may be the next byte.
-            let cut = found.is_none() && data.len() > room;
-            if found.is_none() && !cut {
-                self.hold(part);
-                return;
+            match found {
+                Some(_) => self.tell(part, offset, &mut line),
+                None if data.len() > room => self.cut(part, offset, &mut line),
+                None => return self.hold(part),
             }
-            self.tell(part, cut, offset, &mut line);
             data = rest;
         }
     }
@@ -66,17 +65,27 @@ impl Held {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    fn tell(&mut self, part: &[u8], cut: bool, end: u64, line: &mut impl FnMut(Piece<'_>)) {
+    /// Tells a piece of a line that is too long, up to a character that is not whole: its begin is held.
+    fn cut(&mut self, part: &[u8], end: u64, line: &mut impl FnMut(Piece<'_>)) {
+        self.bytes.extend_from_slice(part);
+        let whole = self.bytes.len() - begun(&self.bytes);
+        self.start = end - (self.bytes.len() - whole) as u64;
+        line(Piece { bytes: &self.bytes[..whole], cut: true, end: self.start });
+        self.bytes.drain(..whole);
+        (self.continues, self.since) = (true, (!self.bytes.is_empty()).then(Instant::now));
+    }
+
+    fn tell(&mut self, part: &[u8], end: u64, line: &mut impl FnMut(Piece<'_>)) {
         let only_the_end = self.continues && self.bytes.is_empty() && part.is_empty();
-        (self.continues, self.since) = (cut, None);
+        (self.continues, self.since) = (false, None);
         if self.bytes.is_empty() {
             if !only_the_end {
-                line(Piece { bytes: part, cut, end });
+                line(Piece { bytes: part, cut: false, end });
             }
             return;
         }
         self.bytes.extend_from_slice(part);
-        line(Piece { bytes: &self.bytes, cut, end });
+        line(Piece { bytes: &self.bytes, cut: false, end });
         self.bytes.clear();
     }
 
@@ -98,6 +107,14 @@ impl Held {
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
+}
+
+/// Returns how many bytes at the end begin a character that is not whole.
+fn begun(bytes: &[u8]) -> usize {
+    let is_begun = |tail: &[u8]| {
+        std::str::from_utf8(tail).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (1..=bytes.len().min(3)).find(|count| is_begun(&bytes[bytes.len() - count..])).unwrap_or(0)
 }
 
 /// A line of a session, and where the session stands behind it.
@@ -277,6 +294,23 @@ mod tests {
         }
         let max = MAX_LINE as u64;
         assert_eq!(pieces, [(MAX_LINE, true, max), (MAX_LINE, false, 2 * max + 1), (4, false, 2 * max + 6)]);
+    }
+
+    #[test]
+    fn a_line_is_cut_before_a_character_and_not_within() {
+        for (pad, step) in [(0, 1000), (1, 1000), (2, 1000), (3, 7), (1, 1 << 20), (2, MAX_LINE - 1)] {
+            let text = format!("{}{}", "x".repeat(pad), "\u{1f600}".repeat(3 * MAX_LINE / 4));
+            let line = format!("{text}\n");
+            let (mut held, mut pieces, mut end) = (Held::default(), String::new(), 0);
+            for (at, part) in line.as_bytes().chunks(step).enumerate() {
+                held.feed(part, (at * step) as u64, |piece| {
+                    pieces.push_str(std::str::from_utf8(piece.bytes).expect("whole characters"));
+                    assert_eq!(piece.end, (pieces.len() + usize::from(!piece.cut)) as u64);
+                    end = piece.end;
+                });
+            }
+            assert!(pieces == text && end == line.len() as u64 && held.start().is_none(), "{pad} {step}");
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Journal {
         let (mut told, mut broken) = (false, None);
         for chunk in &chunks {
             // What compresses well is much more than what was read.
-            if bytes.len() as u64 >= PIECE {
+            if bytes.len() as u64 >= PIECE && at > offset {
                 break;
             }
             match records(chunk) {

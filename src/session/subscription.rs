@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::ring::{Cursor, Found, Ring};
 use super::{Session, lock};
-use crate::record::{Batch, Payload, Reason, Record, between};
+use crate::record::{Batch, Marks, Payload, Reason, Record, between};
 
 /// The most that one read takes, in bytes, unless one batch is longer.
 pub const PIECE: usize = 256 << 10;
@@ -23,6 +23,8 @@ pub struct Subscription {
     /// Moves when there may be more.
     moved: watch::Receiver<u64>,
     cursor: Cursor,
+    /// Records without length at the end of what was read of the past: the next read, from that offset, has them again.
+    marks: Marks,
     /// Whether what left the ring may be read from the journal; the one who writes the journal must not.
     journal: bool,
     ended: bool,
@@ -44,7 +46,7 @@ pub enum Taken {
 impl Subscription {
     pub(super) fn new(session: Arc<Session>, from: u64) -> Self {
         let moved = session.crier.gathered();
-        Self { moved, cursor: Ring::cursor(from), session, journal: true, ended: false }
+        Self { moved, cursor: Ring::cursor(from), marks: Marks::default(), session, journal: true, ended: false }
     }
 
     /// For the recorder: what left the ring comes from the source alone.
@@ -132,6 +134,8 @@ impl Subscription {
 
     /// Goes on behind what was read of the past.
     pub fn accept(&mut self, batch: Batch) -> Bytes {
+        let batch = batch.without(&self.marks);
+        self.marks.append(&batch);
         self.cursor = Ring::cursor(batch.to.max(self.cursor.offset));
         self.ended = batch.ends;
         batch.bytes

@@ -102,18 +102,20 @@ pub(super) const INSERT_CHUNK: &str = concat!(
     chunk_columns!(),
     ", session, day, bytes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
 );
-/// From the first chunk of records that ends behind `$2`, until `$3` bytes are reached. The sum is a subquery with one
+/// From the first chunk of records that ends behind `$2`, or stands there without length, until `$3` bytes are reached.
+/// Those without length are not counted: what moves a reader on is always among them where it is there. The sum is a subquery with one
 /// value, which is evaluated once; as a set to look in, PostgreSQL would evaluate it for every row.
 pub(super) const CHUNKS: &str = concat!(
     "SELECT ",
     chunk_columns!(),
     of_session!(),
-    " AND kind = 0 AND to_offset > $2 AND seq <= (
+    " AND kind = 0 AND to_offset >= $2 AND (to_offset > $2 OR from_offset = $2) AND seq <= (
          SELECT MAX(seq) FROM (
-             SELECT seq, SUM(bytes) OVER (ORDER BY to_offset, seq) - bytes AS before",
+             SELECT seq, to_offset,
+                 SUM(CASE WHEN to_offset > $2 THEN bytes ELSE 0 END) OVER (ORDER BY to_offset, seq) - bytes AS before",
     of_session!(),
-    "        AND kind = 0 AND to_offset > $2
-         ) AS sized WHERE before < $3
+    "        AND kind = 0 AND to_offset >= $2
+         ) AS sized WHERE to_offset = $2 OR before < $3
      ) ORDER BY seq"
 );
 pub(super) const CHUNK_ENDING: &str =

@@ -132,7 +132,8 @@ pub(crate) async fn reading_at_the_end_finds_the_last_records_without_length(bed
     assert_eq!(seqs(&bed.store.chunks(id, 130, 1000).await.unwrap()), [3]);
     assert_eq!(seqs(&bed.store.chunks(id, 129, 1000).await.unwrap()), [2, 3]);
     bed.store.append(id, &[records(4, 130, 140)]).await.unwrap();
-    assert_eq!(seqs(&bed.store.chunks(id, 130, 1000).await.unwrap()), [4]);
+    assert_eq!(seqs(&bed.store.chunks(id, 130, 1000).await.unwrap()), [3, 4]);
+    assert_eq!(seqs(&bed.store.chunks(id, 130, 1).await.unwrap()), [3, 4], "what moves a reader on is among them");
     assert_eq!(seqs(&bed.store.chunks(id, 0, 1000).await.unwrap()), [0, 1, 2, 3, 4]);
 }
 

@@ -17,6 +17,14 @@ fn all() -> impl Iterator<Item = &'static [u8]> {
     DROPPED.into_iter().chain(KEPT).chain(CHANGED.map(|(bytes, _)| bytes))
 }
 
+#[test]
+fn a_string_that_nothing_ends_takes_its_line_of_a_text_and_no_more() {
+    for begin in ["\x1b]0;", "\x1bP", "\x1b_G", "\x1bX", "\x1bk", "\u{9d}", "\u{90}", "\u{9f}"] {
+        let input = format!("a{begin}title\nsecond\n");
+        assert_eq!(text(&through(Policy::Text, input.as_bytes())), "a\\nsecond\\n", "{begin:?}");
+    }
+}
+
 /// Must not reach the terminal of one who watches.
 const DROPPED: [&[u8]; 60] = [
     b"\x1b]52;c;aGk=\x07",
