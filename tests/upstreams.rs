@@ -86,6 +86,24 @@ async fn broken_answers_are_resumed_with_no_line_lost_and_none_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_older_than_the_last_one_is_told_where_an_answer_ended_in_between() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    let server = hub(&api, "").await;
+    let seen = Seen::default();
+    api.turns(&[Turn::Ends(1)]);
+    seen.follow(get(&server, "follow=true"));
+    until("it is followed", async || (api.following() == 1).then_some(())).await;
+    api.print_at("web-1", 1000, "n 1");
+    until("the first came", async || (seen.highest("n") == 1).then_some(())).await;
+    // Another output's, whose time is of the second before.
+    api.print_at("web-1", 999, "late 1");
+    api.print_at("web-1", 1001, "n 2");
+    until("the others came", async || (seen.highest("n") == 2).then_some(())).await;
+    seen.assert_counted(&[("n", 2), ("late", 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rotated_log_goes_silent_and_is_found_again() {
     let api = Api::start().await;
     api.pod("web-1");

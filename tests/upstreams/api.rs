@@ -152,6 +152,13 @@ impl Api {
         self.moved();
     }
 
+    /// The container prints a line so many milliseconds after the first line's usual time.
+    pub(crate) fn print_at(&self, name: &str, millis: u64, line: &str) {
+        let time = START + millis * 1_000_000;
+        self.lock().logs.get_mut(name).unwrap().last_mut().unwrap().lines.push((time, line.to_owned()));
+        self.moved();
+    }
+
     /// What was printed is in an older file now, which nobody can ask for; who follows stays with it, as kubelets do.
     pub(crate) fn rotate(&self, name: &str) {
         let mut pods = self.lock();
@@ -398,7 +405,15 @@ async fn write(
     let first = file(&shared);
     let (mut at, rotated) = (first.rotated, first.rotated);
     if let Some(tail) = asked.get("tailLines") {
-        at = at.max(first.lines.len().saturating_sub(tail.parse().unwrap()));
+        // A kubelet counts parts of 16 KiB.
+        let mut left: usize = tail.parse().unwrap();
+        let parts = |line: &str| line.len().div_ceil(16 << 10).max(1);
+        let last = first.lines.iter().rev().take_while(|(_, line)| {
+            let has_room = parts(line) <= left;
+            left = left.saturating_sub(parts(line));
+            has_room
+        });
+        at = at.max(first.lines.len() - last.count());
     }
     if let Some(limit) = asked.get("limitBytes") {
         let (limit, first) = (limit.parse().unwrap(), first.lines.get(at));

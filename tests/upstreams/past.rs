@@ -116,3 +116,19 @@ async fn a_node_that_hangs_keeps_nobody_from_the_log() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lines_hide_no_older_ones_from_who_looks_for_the_last() {
+    let api = Api::start().await;
+    api.pod("web-1");
+    api.print("web-1", &["first".into()], true);
+    api.print("web-1", &numbered(1, 300), true);
+    api.print("web-1", &["x".repeat(20_000)], true);
+    api.print("web-1", &numbered(301, 320), true);
+    let server = hub(&api, "").await;
+    assert_eq!(all(get(&server, "tail=1&grep=first")), ["web.1: first"]);
+    assert_eq!(all(get(&server, "tail=400")).len(), 322);
+    api.pod("web-2");
+    api.print("web-2", &vec!["y".repeat(40_000); 150], true);
+    assert_eq!(all(get(&server, "tail=100&process=web.2")).len(), 100);
+}

@@ -8,9 +8,9 @@ use kube::Client;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::patience::Patience;
-use super::request::{Answer, Failure, From, Run, open};
+use super::request::{Answer, Failure, From, Run, first_time, open};
 use super::seen::Seen;
-use super::stamped::{Said, Stamped};
+use super::stamped::{self, Said, Stamped};
 use super::standing::{Phase, Standing};
 use super::upstream::since;
 use super::{Container, Reach};
@@ -36,6 +36,9 @@ const SAME: usize = 100;
 
 /// The least that is asked for when last lines are looked for, and how much more each time.
 const WINDOW: (usize, usize) = (200, 8);
+
+/// The most that is asked for. No log has as many lines.
+const MOST: usize = 1 << 40;
 
 /// Nanoseconds in a microsecond.
 const NANOS: u64 = 1000;
@@ -240,12 +243,12 @@ impl Origin {
             let Some((run, ended)) = which(&self.container, restart) else { return Ok(VecDeque::new()) };
             let start = ContainerAt::start(restart);
             let (mut seen, mut before, mut found) = (Seen::from(start), start, VecDeque::new());
-            let (mut lines, mut oldest, mut newest) = (0, None, start);
+            let (mut lines, mut first, mut newest) = (0, None, start);
             // Of what is looked through nothing is kept but where the last lines are: it may be a whole log.
             let take = |time, bytes, cut| {
                 lines += 1;
-                oldest.get_or_insert((time / NANOS) as Micros);
                 let Some(at) = seen.take(time).filter(|at| *at <= self.to) else { return };
+                first.get_or_insert((time, at));
                 newest = at;
                 let line = entry(&self.container, time, bytes, cut, at);
                 // Where a line starts is known by the one before it.
@@ -258,8 +261,14 @@ impl Origin {
                 }
             };
             let client = &self.reach.cluster.client;
-            match read(client, &self.container, (run, From::Last(window)), ended, &self.patience, take).await {
-                Ok(()) => {}
+            let last = (run, From::Last(window));
+            let came = match read(client, &self.container, last, ended, &self.patience, take).await {
+                // A kubelet counts the parts of long lines, so fewer lines than asked for need not be all.
+                Ok(()) if lines < window => self.starts_with(run, first.map(|(time, _)| time)).await,
+                came => came.map(|()| false),
+            };
+            let all = match came {
+                Ok(all) => all,
                 Err(Failure::Gone(_)) => return Ok(VecDeque::new()),
                 Err(Failure::Busy(reason, after)) => {
                     let given_up = self.patience.has_given_up(self.container.pod.node());
@@ -269,22 +278,31 @@ impl Origin {
                     sleep(again(after)).await;
                     continue;
                 }
-            }
+            };
             if self.to.restart == restart && self.end().is_none() {
                 // What comes meanwhile is not among the last.
                 self.to = newest;
             }
-            let all = lines < window;
-            if !all {
-                // The first line of a window: what was before it was not seen.
+            if !all && let Some((_, first)) = first {
+                // The first line of a window may be the rest of one, whose time is another: neither it nor where the
+                // next one starts is known.
                 found.pop_front_if(|(_, from)| *from == start);
+                found.pop_front_if(|(_, from)| *from == first);
             }
-            let old_enough = since.is_some_and(|since| oldest.is_some_and(|oldest| oldest < since));
+            let old_enough = since.zip(first).is_some_and(|(since, (oldest, _))| ((oldest / NANOS) as Micros) < since);
             if all || old_enough || found.len() >= tail {
                 return Ok(found);
             }
-            window = window.saturating_mul(WINDOW.1);
+            window = window.saturating_mul(WINDOW.1).min(MOST);
         }
+    }
+
+    /// Returns whether a run's log starts with a line of this time, or has none.
+    async fn starts_with(&self, run: Run, first: Option<u64>) -> Result<bool, Failure> {
+        let Some(first) = first else { return Ok(true) };
+        let start = first_time(&self.reach.cluster.client, &self.container, run);
+        let start = self.patience.wait(self.container.pod.node(), start).await?;
+        Ok(stamped::time(&start) == Some(first))
     }
 
     /// What it said from a position on.

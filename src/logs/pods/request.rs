@@ -31,9 +31,9 @@ const MAX_ERROR: usize = 64 << 10;
 pub enum From {
     /// From the start.
     Start,
-    /// From the second of this time on, in nanoseconds.
+    /// From a second before this time on, in nanoseconds: a line of another output may be older than the one before it.
     Second(u64),
-    /// So many of the last lines.
+    /// So many of the last lines. A kubelet counts the parts of long lines.
     Last(usize),
 }
 
@@ -92,18 +92,23 @@ pub async fn open(client: &Client, container: &Container, run: Run, from: From) 
     Ok(answer)
 }
 
+/// Asks for the time of the first line of a run's log, as it stands there; empty where it has none.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn first_time(client: &Client, container: &Container, run: Run) -> Result<Vec<u8>, Failure> {
+    let mut answer = ask(client, container, run, From::Start, Some(HEAD)).await?;
+    let mut head = Vec::new();
+    while let Some(data) = answer.next().await? {
+        head.extend_from_slice(&data);
+    }
+    Ok(head.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec())
+}
+
 /// Whether the log of the run before is the newest one's, by the time of its first line.
 async fn is_newest(client: &Client, container: &Container) -> Result<bool, Failure> {
-    let first = async |run| {
-        let mut answer = ask(client, container, run, From::Start, Some(HEAD)).await?;
-        let mut head = Vec::new();
-        while let Some(data) = answer.next().await? {
-            head.extend_from_slice(&data);
-        }
-        Ok(head.split(|byte| *byte == b' ').next().unwrap_or_default().to_vec())
-    };
-    let previous = first(Run::Previous).await?;
-    match first(Run::Newest).await {
+    let previous = first_time(client, container, Run::Previous).await?;
+    match first_time(client, container, Run::Newest).await {
         Ok(newest) => Ok(newest == previous && !newest.is_empty()),
         Err(Failure::Gone(_)) => Ok(false),
         Err(failure) => Err(failure),
@@ -118,7 +123,7 @@ async fn ask(
     limit: Option<i64>,
 ) -> Result<Answer, Failure> {
     let since = match from {
-        From::Second(time) => jiff::Timestamp::from_second((time / 1_000_000_000) as i64).ok(),
+        From::Second(time) => jiff::Timestamp::from_second((time / 1_000_000_000) as i64 - 1).ok(),
         From::Start | From::Last(_) => None,
     };
     let params = LogParams {

@@ -1,4 +1,5 @@
-//! Which lines of an answer were told already: a log is asked for from a whole second on, and has all of that again.
+//! Which lines of an answer were told already: a log is asked for from more than a second
+//! before the line that was told last, and has all of that again.
 
 use crate::logs::position::ContainerAt;
 

@@ -1,15 +1,24 @@
 //! What a kubelet sends of a log with times, as lines.
 //!
-//! Each line starts with its time. A runtime cuts a line after every 16 KiB; kubelets join the parts, and those before
-//! 1.27 leave the time of each in front of it, which is taken out here. A line without a time is the kubelet's own word.
+//! Each line starts with its time. A runtime cuts a line after every 16 KiB, and where an output ends without a newline;
+//! kubelets join the parts, and those before 1.23.14 leave the time of each in front of it. Such a time is taken out here:
+//! what follows a part of 16 KiB continues its line, what follows a shorter one is a line of its own. A line without a time
+//! is the kubelet's own word.
 
 use crate::logs::split::MAX_LINE;
+use crate::session::now;
 
 /// After so many bytes of a line its next part may have a time.
 const PART: usize = 16 << 10;
 
 /// The longest time, and the space behind it, in bytes.
 const STAMP: usize = 40;
+
+/// Bytes of a time before the dot of its fraction.
+const FRACTION: usize = "2026-11-22T10:00:00".len();
+
+/// By how much a node's clock may be ahead, in nanoseconds.
+const CLOCKS: u64 = 60_000_000_000;
 
 /// A line as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,12 +116,28 @@ impl Stamped {
     }
 
     fn give(&mut self, cut: bool, out: &mut Vec<Said>) {
-        let bytes = std::mem::take(&mut self.line);
+        let mut bytes = std::mem::take(&mut self.line);
         self.continues = cut;
-        out.push(match self.time {
-            Some(time) => Said::Line { time, bytes, cut },
-            None => Said::Kubelet(String::from_utf8_lossy(&bytes).trim().to_owned()),
-        });
+        let Some(mut time) = self.time else {
+            out.push(Said::Kubelet(String::from_utf8_lossy(&bytes).trim().to_owned()));
+            return;
+        };
+        // Where the part starts that is looked through.
+        let mut part = 0;
+        while let Some((at, end, next)) = inner_stamp(&bytes, part, time) {
+            let is_full = at - part == PART;
+            part = if is_full {
+                bytes.drain(at..end);
+                at
+            } else {
+                let rest = bytes.split_off(end);
+                bytes.truncate(at);
+                out.push(Said::Line { time, bytes: std::mem::replace(&mut bytes, rest), cut: false });
+                (time, self.time) = (next, Some(next));
+                0
+            };
+        }
+        out.push(Said::Line { time, bytes, cut });
     }
 
     /// The log is at its end: gives the last line, although it has none.
@@ -138,8 +163,27 @@ impl Stamped {
     }
 }
 
+/// Finds the first time that a kubelet left behind the start of a part: where it and the space behind it stand, and which.
+///
+/// Such a time has nine digits behind its second, which hardly any program writes, and lies between that of its line and
+/// now: a program's own is older than its line, or yet to come.
+fn inner_stamp(line: &[u8], part: usize, start: u64) -> Option<(usize, usize, u64)> {
+    let dots = line.iter().enumerate().skip(part + FRACTION + 1).filter(|(_, byte)| **byte == b'.');
+    dots.filter_map(|(dot, _)| {
+        let at = dot - FRACTION;
+        let rest = &line[at..line.len().min(at + STAMP)];
+        let zone = FRACTION + 10;
+        let len = if rest.get(zone)? == &b'Z' { zone + 1 } else { zone + 6 };
+        let digits = rest.get(FRACTION + 1..zone)?.iter().all(u8::is_ascii_digit);
+        let time = (digits && rest.get(len) == Some(&b' ')).then(|| time(&rest[..len]))??;
+        let is_past = time <= now().unsigned_abs().saturating_mul(1000).saturating_add(CLOCKS);
+        (time >= start && is_past).then_some((at, at + len + 1, time))
+    })
+    .next()
+}
+
 /// An RFC 3339 time, in nanoseconds.
-fn time(text: &[u8]) -> Option<u64> {
+pub(super) fn time(text: &[u8]) -> Option<u64> {
     if text.len() < 20 || text.get(10) != Some(&b'T') || !text[0].is_ascii_digit() {
         return None;
     }
@@ -198,6 +242,25 @@ mod tests {
         for pieces in [10, 1000, 1_000_000] {
             let cut = Said::Line { time: NANOS, bytes: part.repeat(4).into(), cut: true };
             assert_eq!(said(&long, pieces), [cut, line("rest"), line(&part.repeat(4))]);
+        }
+    }
+
+    #[test]
+    fn a_part_that_ended_without_a_newline_is_a_line_of_its_own() {
+        let at = |text: &str| time(text.as_bytes()).expect("a time");
+        let later = "2026-11-22T10:00:01.000000005Z";
+        let (part, next) =
+            ("x".repeat(PART), |text: &str| Said::Line { time: at(later), bytes: text.into(), cut: false });
+        for pieces in [1, 7, 100_000] {
+            let text = format!("{TIME} half{later} err 1\n{TIME} out{later} {part}{later} end\n{TIME} out{later} err");
+            let expected =
+                [line("half"), next("err 1"), line("out"), next(&format!("{part}end")), line("out"), next("err")];
+            assert_eq!(said(&text, pieces), expected, "{pieces}");
+        }
+        // A program's own times: from before its line, from after now, and of another form.
+        for own in ["2026-11-22T10:00:00.123456788Z", "2222-11-22T10:00:00.123456788Z", "2026-11-22T10:00:01.5Z"] {
+            let text = format!("ts={own} level=info");
+            assert_eq!(said(&format!("{TIME} {text}\n"), 9), [line(&text)]);
         }
     }
 

@@ -86,6 +86,8 @@ impl Exit {
         let status = self.status;
         match &*self.reason {
             "OOMKilled" => format!("Process was killed, since it used too much memory (OOMKilled, status {status})"),
+            // The status is a filler of the kubelet's, which found no container any more.
+            "ContainerStatusUnknown" => "Process exited; how it ended is not known".to_owned(),
             "" | "Error" | "Completed" => format!("Process exited with status {status}"),
             reason => format!("Process exited with status {status} ({reason})"),
         }
@@ -166,5 +168,8 @@ mod tests {
         assert_eq!(waits.clone().after(&known), known);
         assert_eq!(pod(status(json!({ "running": {} }), json!({}), 2)).after(&first).before, None);
         assert_eq!(pod(status(json!({ "waiting": {} }), json!({}), 0)).phase, Phase::Coming);
+        let unknown = json!({ "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown" } });
+        let exit = pod(status(unknown, json!({}), 0)).exit.expect("an end");
+        assert_eq!(exit.sentence(), "Process exited; how it ended is not known");
     }
 }
