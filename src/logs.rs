@@ -11,6 +11,7 @@
 //! | [`sessions`] | the app's sessions as they come, say something, and end |
 //! | [`files`], [`tail`], [`pattern`] | the app's files through rotation and truncation |
 //! | [`pods`] | the app's pods as they come and go, and what their containers say |
+//! | [`absent`] | what is asked for and is not there, waits, or cannot be read |
 //! | [`history`], [`backfill`] | what was said before, and from where on a follower wants it |
 //! | [`follower`] | one follower's way through history and ring |
 //!
@@ -32,6 +33,7 @@ use crate::session::{Session, lock};
 use crate::store::StoreError;
 use crate::tasks::Tasks;
 
+mod absent;
 pub mod backfill;
 pub mod cursors;
 pub mod files;
@@ -180,7 +182,7 @@ impl Logs {
         if let Some(place) = place {
             let pods = Pods::open(log.clone(), place.clone()).await?;
             log.spawn("log-events", pods::events::follow(log.clone(), place.clone()));
-            log.spawn("log-shortage", pods::tell_shortage(log.clone(), place));
+            log.spawn("log-shortage", pods::place::tell_shortage(log.clone(), place));
             log.spawn("log-pods", pods.follow());
         }
         log.open_sessions().await?;

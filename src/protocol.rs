@@ -624,6 +624,9 @@ pub struct LogLine {
     pub stream: String,
     /// The line, without its end; bytes that are not UTF-8 are replaced.
     pub message: String,
+    /// Set where Foghorn says that something that was asked for is not there or cannot be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unread: bool,
     /// Where to resume behind this line: pass it as `from`. Opaque.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,

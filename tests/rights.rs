@@ -10,6 +10,8 @@
 
 mod support;
 
+#[path = "rights/advice.rs"]
+mod advice;
 #[path = "rights/audit.rs"]
 mod audit;
 #[path = "rights/demoted.rs"]

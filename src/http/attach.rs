@@ -249,7 +249,7 @@ impl Guest {
 
     fn check(&self, hello: &Hello) -> Result<(), Closed> {
         if hello.role != Role::Watch && self.right < Right::Write {
-            let error = ApiError::forbidden("type in this session");
+            let error = ApiError::needs_ticket("type in this session");
             let line = line(&self.caller, "driver", Some(self.session.id()), self.peer);
             self.hub.audit(AuditRow { outcome: error.code.into(), ..line });
             return Err(Closed(Close::Forbidden, error.code, error.detail));

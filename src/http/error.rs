@@ -42,8 +42,15 @@ impl ApiError {
     /// The caller may not do this.
     #[must_use]
     pub fn forbidden(what: &str) -> Self {
-        let detail = format!("this token does not allow to {what}; ask the session's owner for a ticket");
-        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+        Self::new(StatusCode::FORBIDDEN, "forbidden", format!("this token does not allow to {what}"))
+    }
+
+    /// The caller may not do this with a session of which it knows: a ticket of its owner's would allow it.
+    #[must_use]
+    pub fn needs_ticket(what: &str) -> Self {
+        let mut error = Self::forbidden(what);
+        error.detail.push_str("; ask the session's owner for a ticket");
+        error
     }
 
     /// There is no such session, or not for this caller.

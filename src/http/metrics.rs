@@ -24,9 +24,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// `GET /metrics` for admins.
 pub async fn metrics(Shared(hub): Shared<Arc<Hub>>, caller: Caller) -> Result<Response, ApiError> {
-    if !caller.is_admin(&hub).await? {
-        return Err(ApiError::forbidden("read the hub's metrics"));
-    }
+    caller.check_admin(&hub, "read the hub's metrics").await?;
     Ok(text(&hub))
 }
 

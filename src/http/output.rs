@@ -151,7 +151,8 @@ pub async fn output(
 ) -> Result<Response, ApiError> {
     let Query(query) = query?;
     let session = read(&hub, &caller, &id, peer).await?;
-    if query.from > session.head() && session.has_ended() {
+    // Who follows one that goes on may be ahead of this hub, which has the rest from the agent in a moment.
+    if query.from > session.head() && (session.has_ended() || !query.follow) {
         let detail = format!("the output ends at {}", session.head());
         return Err(ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, "offset_beyond_end", detail));
     }

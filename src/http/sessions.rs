@@ -105,7 +105,7 @@ pub(super) async fn find_with_right(
     // First of all: nobody else waits for it, or hears where it lives.
     let has = caller.right(hub, found.row()).await?.ok_or_else(|| ApiError::no_session(id))?;
     if has < right {
-        return Err(ApiError::forbidden(what));
+        return Err(ApiError::needs_ticket(what));
     }
     Ok((hub.registry.open(found).await?, has))
 }
@@ -363,9 +363,7 @@ pub async fn audit(
     caller: Caller,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditList>, ApiError> {
-    if !caller.is_admin(&hub).await? {
-        return Err(ApiError::forbidden("read the audit trail"));
-    }
+    caller.check_admin(&hub, "read the audit trail").await?;
     let Query(query) = query?;
     let filter = AuditFilter {
         session: query.session,

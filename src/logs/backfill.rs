@@ -192,8 +192,7 @@ impl Best {
             Origin::Container(container) => {
                 let (found, trouble) = container.scan(self.tail, self.since, filter, self.until).await;
                 if let Some(reason) = trouble {
-                    let message = format!("what it said before cannot be read: {reason}");
-                    self.notices.push(Past::said(container.notice(message)));
+                    self.notices.push(Past::said(container.unread(&reason)));
                 }
                 found
             }

@@ -11,7 +11,7 @@ use super::files::notice;
 use super::history::{Merge, Past};
 use super::line::{Entry, Line};
 use super::position::{Move, Positions};
-use super::{Guest, Log, LogsError, REACH, backfill};
+use super::{Guest, Log, LogsError, REACH, absent, backfill};
 use crate::session::lock;
 use crate::store::Micros;
 
@@ -161,6 +161,7 @@ impl Follower {
         let join = log.join();
         let (mut past, positions) = backfill::start(&log, &join, &ask).await?;
         past.extend(log.shortage().map(Past::notice));
+        past.extend(absent::told(&log, &join, &ask).await?);
         let resume = positions.token(&log.app);
         let past = Some((Merge::new(past), positions));
         let (follow, cursor) = (ask.follow, join.cursor);

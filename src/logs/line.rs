@@ -18,6 +18,8 @@ pub enum Stream {
     Stderr,
     /// Foghorn itself.
     Hub,
+    /// Foghorn itself, of something that was asked for and cannot be read.
+    Unread,
 }
 
 impl Stream {
@@ -27,7 +29,7 @@ impl Stream {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
-            Self::Hub => "hub",
+            Self::Hub | Self::Unread => "hub",
         }
     }
 }
@@ -132,7 +134,7 @@ impl Line {
     pub fn text(&self) -> Bytes {
         let write = || {
             let mut text = String::with_capacity(self.message.len() + 64);
-            let origin = if self.stream == Stream::Hub { "foghorn" } else { "app" };
+            let origin = if matches!(self.stream, Stream::Hub | Stream::Unread) { "foghorn" } else { "app" };
             let _ = writeln!(text, "{} {origin}[{}]: {}", time(self.time), self.process, self.message);
             text.into()
         };
@@ -157,6 +159,7 @@ impl Line {
             container: self.container.as_deref().map(Into::into),
             stream: self.stream.name().into(),
             message: self.message.clone(),
+            unread: self.stream == Stream::Unread,
             resume: Some(self.resume.clone()),
         };
         serde_json::to_string(&line).unwrap_or_default()
@@ -194,6 +197,9 @@ mod tests {
         let json = r#"{"time":"2026-11-22T10:00:00.123456+00:00","app":"blog","process":"web.1","stream":"stdout","message":"it \"works\"","resume":"T0k"}"#;
         assert_eq!(out.json(), format!("{json}\n"));
         assert_eq!(out.event(), format!("id: T0k\ndata: {json}\n\n"));
-        assert_eq!(line(Stream::Hub).text(), "2026-11-22T10:00:00.123456+00:00 foghorn[web.1]: it \"works\"\n");
+        let said = "2026-11-22T10:00:00.123456+00:00 foghorn[web.1]: it \"works\"\n";
+        assert_eq!((line(Stream::Hub).text(), line(Stream::Unread).text()), (said.into(), said.into()));
+        let json = r#"{"time":"2026-11-22T10:00:00.123456+00:00","app":"blog","process":"web.1","stream":"hub","message":"it \"works\"","unread":true,"resume":"T0k"}"#;
+        assert_eq!(line(Stream::Unread).json(), format!("{json}\n"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | module | what it owns |
 //! | --- | --- |
+//! | [`place`] | where the pods are, and how many of their containers may be followed |
 //! | [`standing`] | how a container stands, by what its pod says |
 //! | [`request`] | one answer of the log endpoint |
 //! | [`stamped`] | what comes in it, as lines with times |
@@ -11,6 +12,7 @@
 //! | [`pace`] | how long a container may be silent |
 //! | [`past`] | a container's log as it was |
 //! | [`patience`] | how long a node may be silent |
+//! | [`trouble`] | why a log cannot be read, and when that is said |
 //! | [`events`] | what the cluster says of the pods |
 //!
 //! Invariant: a container has one reader however many follow, and at most as many containers are followed at once, in all
@@ -18,8 +20,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -28,30 +30,34 @@ use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change, watcher};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::files::notice;
-use super::line::Entry;
+use super::line::{Entry, Stream as Output};
 use super::position::{ContainerAt, ContainerId, Move};
 use super::{Event, Log, LogsError};
-use crate::kubernetes::apps::Home;
+use crate::kubernetes::SESSION;
 use crate::kubernetes::error::sentence;
-use crate::kubernetes::{Cluster, SESSION};
+use crate::session::lock;
 
 pub mod events;
 mod pace;
 pub mod past;
 pub mod patience;
+pub(super) mod place;
 mod reading;
 pub mod request;
 pub mod seen;
 pub mod stamped;
 pub mod standing;
+mod trouble;
 pub mod upstream;
 
-use events::Names;
 use patience::Patience;
+pub(super) use place::Place;
+pub use place::Reach;
+use place::too_many;
 use standing::{Exit, Standing};
 use upstream::Upstream;
 
@@ -69,29 +75,6 @@ const SILENT: Duration = Duration::from_millis(2500);
 
 /// The most containers of one app that its log knows: each is in every token.
 pub const MAX_CONTAINERS: usize = 512;
-
-/// How long it is waited for more of them before it is said that containers are not followed.
-const GATHER: Duration = Duration::from_millis(500);
-
-/// The cluster of the logs of a hub.
-pub struct Reach {
-    cluster: Arc<Cluster>,
-    /// One for each container that may be followed.
-    upstreams: Arc<Semaphore>,
-}
-
-impl Reach {
-    /// As its settings have it.
-    #[must_use]
-    pub fn new(cluster: Arc<Cluster>) -> Arc<Self> {
-        let upstreams = Arc::new(Semaphore::new(cluster.settings.log_upstreams.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { cluster, upstreams })
-    }
-
-    fn limit(&self) -> usize {
-        self.cluster.settings.log_upstreams
-    }
-}
 
 /// A pod of the app.
 #[derive(Debug)]
@@ -135,12 +118,34 @@ pub struct Container {
     /// Whether it is a terminal that somebody made for themselves.
     is_terminal: bool,
     standing: watch::Sender<Standing>,
+    /// What was said of why its log cannot be read.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Container {
     /// Whether a run of it has begun.
     pub(super) fn has_begun(&self) -> bool {
         self.standing.borrow().phase != standing::Phase::Coming
+    }
+
+    /// What it waits for before it begins, where that is known.
+    pub(super) fn waits(&self) -> Option<String> {
+        self.standing.borrow().waits.clone()
+    }
+
+    /// Returns the line that says why its log cannot be read, where followers were told so.
+    pub(super) fn trouble(&self) -> Option<Entry> {
+        lock(&self.trouble).clone().map(|message| Entry { stream: Output::Unread, ..self.notice(message) })
+    }
+
+    fn set_trouble(&self, trouble: Option<String>) {
+        *lock(&self.trouble) = trouble;
+    }
+
+    /// Returns the line that says why what it said before cannot be read.
+    pub(super) fn unread(&self, reason: &str) -> Entry {
+        let message = format!("what it said before cannot be read: {reason}");
+        Entry { stream: Output::Unread, ..self.notice(message) }
     }
 
     /// The first run whose log can be there, for who has nothing of what was told up to a position: the one before the
@@ -156,55 +161,28 @@ impl Container {
     }
 
     /// A line of Foghorn's own about it, which moves nothing.
-    fn notice(&self, message: impl Into<String>) -> Entry {
+    pub(super) fn notice(&self, message: impl Into<String>) -> Entry {
         Entry { container: Some(self.name.clone()), ..notice(self.process.clone(), message.into()) }
     }
 }
 
-/// A log's part in the cluster.
-pub(super) struct Place {
-    pub(super) reach: Arc<Reach>,
-    home: Home,
-    /// The pods that there are, by UID, and what their lines are from.
-    names: Names,
-    /// How many containers wait until they may be followed.
-    waiting: watch::Sender<usize>,
-    /// Whether there are more containers than its log can know.
-    too_many: AtomicBool,
-}
-
-impl Place {
-    pub(super) fn new(reach: &Arc<Reach>, app: &str) -> Result<Self, LogsError> {
-        let home = reach.cluster.home(app).map_err(|error| LogsError::NoHome(error.to_string()))?;
-        Ok(Self {
-            reach: reach.clone(),
-            home,
-            names: Names::default(),
-            waiting: watch::Sender::new(0),
-            too_many: AtomicBool::new(false),
-        })
-    }
-
-    /// What a follower has to know before all else.
-    pub(super) fn shortage(&self) -> Option<String> {
-        let beyond = self.too_many.load(Ordering::Relaxed).then(too_many);
-        let waiting = self.sentence(*self.waiting.borrow());
-        let all: Vec<_> = beyond.into_iter().chain(waiting).collect();
-        (!all.is_empty()).then(|| all.join("; "))
-    }
-
-    fn sentence(&self, waiting: usize) -> Option<String> {
-        let (limit, are) = (self.reach.limit(), if waiting == 1 { "container is" } else { "containers are" });
-        let message = format!(
-            "{waiting} {are} not followed: this hub follows at most {limit} at once (kubernetes.log_upstreams); \
-             the next takes the place of one that ends"
-        );
-        (waiting > 0).then_some(message)
+/// Says what a watch failed of.
+fn failed(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => sentence(error),
+        error => error.to_string(),
     }
 }
 
-fn too_many() -> String {
-    format!("the app has more than {MAX_CONTAINERS} containers; those beyond are not followed")
+/// Whether the API server does not let this hub watch. Another try does not change that soon.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status.code,
+        _ => return false,
+    };
+    matches!(code, 401 | 403)
 }
 
 type Changes = Pin<Box<dyn Stream<Item = Result<Change<Object>, watcher::Error>> + Send>>;
@@ -235,11 +213,12 @@ impl Pods {
                     Some(Ok(Change::InitApply(pod) | Change::Apply(pod))) => found.push(pod),
                     Some(Ok(Change::InitDone)) | None => return Ok(()),
                     Some(Ok(Change::Init | Change::Delete(_))) => {}
-                    Some(Err(watcher::Error::InitialListFailed(error))) => said = sentence(&error),
-                    Some(Err(error)) => said = error.to_string(),
-                }
-                if pods.is_refused(&said) {
-                    return Err(());
+                    Some(Err(error)) => {
+                        said = failed(&error);
+                        if is_forbidden(&error) {
+                            return Err(());
+                        }
+                    }
                 }
             }
         });
@@ -250,11 +229,6 @@ impl Pods {
         }
         pods.take_up(found).await;
         Ok(pods)
-    }
-
-    /// What another try will not change.
-    fn is_refused(&self, said: &str) -> bool {
-        said.contains("forbidden") || said.contains("Unauthorized")
     }
 
     /// First those that run, then those that ended last: of too many, the others do not matter.
@@ -296,6 +270,7 @@ impl Pods {
 
     /// Follows which pods there are until the log is closed.
     pub(super) async fn follow(mut self) {
+        let mut is_told = false;
         while let Some(change) = self.changes.next().await {
             match change {
                 Ok(Change::Init) => self.listed = Some(BTreeSet::new()),
@@ -314,7 +289,11 @@ impl Pods {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%error, app = self.log.app(), "cannot follow an app's pods; trying again")
+                    tracing::debug!(%error, app = self.log.app(), "cannot follow an app's pods; trying again");
+                    if is_forbidden(&error) && !std::mem::replace(&mut is_told, true) {
+                        let message = format!("pods that come are not seen: {}; trying again", failed(&error));
+                        self.log.publish([Event::Line(notice("log".into(), message))]);
+                    }
                 }
             }
         }
@@ -401,6 +380,7 @@ impl Pods {
                 process: if alone { process.clone() } else { format!("{process}/{name}").into() },
                 name: name.into(),
                 standing: watch::Sender::new(standing),
+                trouble: Mutex::default(),
             })
         };
         let containers: Vec<_> = all.into_iter().map(container).collect();
@@ -434,21 +414,4 @@ fn terminals(object: &Object) -> BTreeSet<String> {
     let containers = object.spec.iter().flat_map(|spec| &spec.containers);
     let terminals = containers.filter(|container| container.tty == Some(true) && !is_apps);
     terminals.map(|container| container.name.clone()).collect()
-}
-
-/// Says when containers are not followed because too many are.
-pub(super) async fn tell_shortage(log: Arc<Log>, place: Arc<Place>) {
-    let mut waiting = place.waiting.subscribe();
-    let mut told = 0;
-    loop {
-        let _ = waiting.wait_for(|waiting| *waiting != told).await;
-        tokio::time::sleep(GATHER).await;
-        let now = *waiting.borrow_and_update();
-        if now > told
-            && let Some(message) = place.sentence(now)
-        {
-            log.publish([Event::Line(notice("log".into(), message))]);
-        }
-        told = now;
-    }
 }

@@ -163,9 +163,9 @@ async fn an_address_that_cannot_be_meant_is_told_so() {
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{shown}: {}", answer.body);
         assert!(!answer.head.contains("set-cookie"), "{shown}");
     }
-    // An offset beyond the end: nothing yet, where there may be more.
+    // An offset beyond the end: who does not wait for more is told so, whether there may be more or not.
     let beyond = head(server, "GET", &format!("/v1/sessions/{id}/output?from={}", u64::MAX), &[]);
-    assert_eq!(answer(server, beyond.as_bytes()).await.expect("an answer").status, 200);
+    assert_eq!(answer(server, beyond.as_bytes()).await.expect("an answer").status, 416);
     let revoke = head(server, "DELETE", &format!("/v1/sessions/{id}/tickets/x"), &[]);
     let refused = answer(server, revoke.as_bytes()).await.expect("an answer");
     assert_eq!((refused.status, refused.code().as_str()), (400, "invalid_request"), "{}", refused.body);

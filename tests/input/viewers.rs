@@ -285,6 +285,10 @@ async fn an_offset_beyond_the_end_is_waited_for_while_there_may_be_more() {
         bed.server.token()
     );
     plain.write_all(head.as_bytes()).await.expect("sends");
+    // Who does not follow does not wait: it is refused, as of a session that has ended.
+    let beyond = format!("/v1/sessions/{}/output?from=1099511627776", bed.id);
+    let (status, problem) = bed.server.ask("GET", &beyond, None).await;
+    assert_eq!((status, &problem["code"]), (416, &"offset_beyond_end".into()), "{problem}");
     let (server, id) = bed.finish_but_keep().await;
     let mut answer = Vec::new();
     plain.read_to_end(&mut answer).await.expect("the connection ends");

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{DEFAULT_LINES, LogsArgs};
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, OTHER};
 use crate::cli::filter::{Filter, Policy};
 use crate::cli::lines::Lines;
 use crate::cli::notice::note;
@@ -33,12 +33,14 @@ struct Log<'a> {
     without: Vec<String>,
     resume: Option<String>,
     colours: bool,
+    /// Whether the hub said that something that was asked for cannot be read.
+    unread: bool,
 }
 
 pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure> {
     let app = context.app(args.app.as_deref())?;
     let without = if args.follow { within::names(context, &app).await } else { Vec::new() };
-    let mut log = Log { app, without, resume: None, colours: terminal::is_stdout(), args: &args };
+    let mut log = Log { app, without, resume: None, colours: terminal::is_stdout(), unread: false, args: &args };
     let mut backoff = Backoff::default();
     // Since when there is no log.
     let mut lost: Option<Instant> = None;
@@ -63,7 +65,7 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<u8, Failure
             Err(error) => return Err(error.into()),
         };
         match outcome {
-            Ok(()) if !args.follow => return Ok(0),
+            Ok(()) if !args.follow => return Ok(if log.unread { OTHER } else { 0 }),
             Err(Stop::Failure(failure)) => return Err(failure),
             Err(Stop::Broken(reason)) if !args.follow => return Err(ClientError::Broken(reason).into()),
             Err(Stop::Broken(reason)) => note(&format!("the hub is lost, reconnecting… ({reason})")),
@@ -122,6 +124,7 @@ impl Log<'_> {
         if let Some(resume) = &line.resume {
             self.resume = Some(resume.clone());
         }
+        self.unread |= line.unread;
         match self.args.output {
             Format::Json => out.push_str(&visible::json(&String::from_utf8_lossy(json))),
             Format::Text => out.push_str(&self.text(&line)),

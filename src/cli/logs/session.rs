@@ -124,6 +124,7 @@ fn line(json: Option<&SessionInfo>, text: &[u8], stream: Stream, time: u64) -> V
         container: None,
         stream: if stream == Stream::Stderr { "stderr" } else { "stdout" }.to_owned(),
         message: String::from_utf8_lossy(message).into_owned(),
+        unread: false,
         resume: None,
     };
     let json = serde_json::to_string(&line).unwrap_or_default();

@@ -131,7 +131,7 @@ impl Attending<'_> {
     async fn take(self, size: Option<Size>) -> Obeyed {
         let guest = self.guest;
         if guest.right < Right::Write || self.hello.writer.is_none() {
-            let error = ApiError::forbidden("type in this session");
+            let error = ApiError::needs_ticket("type in this session");
             let line = line(&guest.caller, "driver", Some(guest.session.id()), guest.peer);
             guest.hub.audit(AuditRow { outcome: error.code.into(), ..line });
             return Obeyed::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
@@ -149,7 +149,7 @@ impl Attending<'_> {
     fn may_control(self, action: &str) -> Result<(), Obeyed> {
         let guest = self.guest;
         let may = guest.right == Right::Control;
-        let outcome = if may { Ok(()) } else { Err(ApiError::forbidden(&format!("{action} this session"))) };
+        let outcome = if may { Ok(()) } else { Err(ApiError::needs_ticket(&format!("{action} this session"))) };
         let line = line(&guest.caller, action, Some(guest.session.id()), guest.peer);
         let said = |error: ApiError| Obeyed::Say(HubMessage::Error { code: error.code.into(), detail: error.detail });
         audited(&guest.hub, line, outcome).map_err(said)

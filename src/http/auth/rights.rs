@@ -136,8 +136,29 @@ impl Caller {
             return Ok(());
         }
         let mut refused = ApiError::forbidden(what);
-        if let (Self::User(_), Some(reviews)) = (self, &hub.reviews) {
-            refused.detail = format!("you may not {what}: {}", reviews.needs(act, app));
+        match (self, &hub.reviews) {
+            (Self::User(_), Some(reviews)) => {
+                refused.detail = format!("you may not {what}: {}", reviews.needs(act, app));
+            }
+            _ => refused.detail.push_str("; ask the hub's operator for one that does"),
+        }
+        Err(refused)
+    }
+
+    /// Refuses what only admins may do; `what` is that, in words.
+    ///
+    /// # Errors
+    /// That it may not, and what it needs; see [`Self::right`] too.
+    pub async fn check_admin(&self, hub: &Hub, what: &str) -> Result<(), ApiError> {
+        if self.is_admin(hub).await? {
+            return Ok(());
+        }
+        let mut refused = ApiError::forbidden(what);
+        match self {
+            Self::User(_) => {
+                refused.detail = format!("you may not {what}: it needs {} in no namespace", words(admin()));
+            }
+            _ => refused.detail.push_str("; it takes the token of an admin"),
         }
         Err(refused)
     }

@@ -85,6 +85,7 @@ pub(super) async fn newest(
             match read(client, container, last, false, patience, take).await {
                 Ok(()) => return Some(newest),
                 Err(Failure::Gone(_)) => return Some(start),
+                Err(Failure::Refused(_)) => return None,
                 Err(Failure::Busy(reason, _)) => {
                     tracing::debug!(reason, pod = container.pod.name, "cannot read a log's last lines");
                     if patience.has_given_up(container.pod.node()) {
@@ -223,10 +224,10 @@ impl Origin {
         self.container.id
     }
 
-    /// A line of Foghorn's own about the container.
+    /// Returns the line that says why what the container said before cannot be read.
     #[must_use]
-    pub fn notice(&self, message: String) -> Entry {
-        self.container.notice(message)
+    pub fn unread(&self, reason: &str) -> Entry {
+        self.container.unread(reason)
     }
 
     /// Of one run. The windows grow until there is enough in one.
@@ -270,6 +271,7 @@ impl Origin {
             let all = match came {
                 Ok(all) => all,
                 Err(Failure::Gone(_)) => return Ok(VecDeque::new()),
+                Err(Failure::Refused(reason)) => return Err(reason),
                 Err(Failure::Busy(reason, after)) => {
                     let given_up = self.patience.has_given_up(self.container.pod.node());
                     if given_up || Instant::now() + again(after) > until {
@@ -349,14 +351,14 @@ impl ContainerPast {
                 self.say(ready, "what it said before cannot be read any more");
                 self.next_run(ready)
             }
-            Err(Failure::Busy(reason, _)) if self.tries == 0 || self.is_given_up() => {
-                ready.push_back(self.origin.container.notice(format!("what it said before cannot be read: {reason}")));
-                true
-            }
-            Err(Failure::Busy(_, after)) => {
+            Err(Failure::Busy(_, after)) if self.tries > 0 && !self.is_given_up() => {
                 (self.reading, self.tries) = (None, self.tries - 1);
                 sleep(again(after)).await;
                 false
+            }
+            Err(failure) => {
+                ready.push_back(self.origin.unread(failure.reason()));
+                true
             }
         }
     }

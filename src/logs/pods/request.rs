@@ -53,6 +53,8 @@ pub enum Run {
 pub enum Failure {
     /// The pod, the container or this run of it has no log any more.
     Gone(String),
+    /// The API server does not let this hub read it.
+    Refused(String),
     /// Another try may help; not before this time has passed, where one is named.
     Busy(String, Option<Duration>),
 }
@@ -62,7 +64,7 @@ impl Failure {
     #[must_use]
     pub fn reason(&self) -> &str {
         match self {
-            Self::Gone(reason) | Self::Busy(reason, _) => reason,
+            Self::Gone(reason) | Self::Refused(reason) | Self::Busy(reason, _) => reason,
         }
     }
 
@@ -161,6 +163,7 @@ async fn refused(answer: http::Response<Body>) -> Failure {
     // 400 is what it says of a container that waits, or whose run before left nothing.
     match status {
         StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::GONE => Failure::Gone(reason),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::Refused(reason),
         _ => Failure::Busy(reason, after.map(Duration::from_secs)),
     }
 }

@@ -33,6 +33,8 @@ pub struct Standing {
     pub restart: u64,
     /// How far that has come.
     pub phase: Phase,
+    /// What it waits for before it begins, where that is known.
+    pub waits: Option<String>,
     /// How that run ended.
     pub exit: Option<Exit>,
     /// How the run before it ended.
@@ -106,8 +108,13 @@ pub fn containers(pod: &Pod) -> BTreeMap<String, Standing> {
     for status in all {
         containers.insert(status.name.clone(), standing(status));
     }
-    let leaves = pod.metadata.deletion_timestamp.is_some();
-    containers.values_mut().for_each(|standing| standing.leaves = leaves);
+    let (leaves, node) = (pod.metadata.deletion_timestamp.is_some(), awaited_node(pod));
+    for standing in containers.values_mut() {
+        standing.leaves = leaves;
+        if standing.phase == Phase::Coming && node.is_some() {
+            standing.waits.clone_from(&node);
+        }
+    }
     containers
 }
 
@@ -116,13 +123,34 @@ fn standing(status: &ContainerStatus) -> Standing {
     let last = status.last_state.clone().and_then(|last| last.terminated).map(|ended| Exit::of(&ended));
     let restart = u64::try_from(status.restart_count).unwrap_or(0);
     let of = |phase, exit, before| Standing { restart, phase, exit, before, ..Standing::default() };
+    let waiting = state.waiting.unwrap_or_default();
     match (state.running, state.terminated) {
         (Some(_), _) => of(Phase::Running, None, last),
         (None, Some(ended)) => of(Phase::Ended, Some(Exit::of(&ended)), last),
         // It waits for its next run; the newest one is the one that ended last.
         (None, None) if last.is_some() => of(Phase::Ended, last, None),
-        (None, None) => of(Phase::Coming, None, None),
+        (None, None) => {
+            let reason = waiting.reason.filter(|reason| !reason.is_empty() && reason != BEHIND_INIT);
+            let waits = reason.map(|reason| worded(&reason, waiting.message.as_deref()));
+            Standing { waits, ..of(Phase::Coming, None, None) }
+        }
     }
+}
+
+/// The reason of a container that waits for its pod's init containers, which say for themselves what they wait for.
+const BEHIND_INIT: &str = "PodInitializing";
+
+/// Returns why a pod has no node yet, as the scheduler says it.
+fn awaited_node(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let scheduled = conditions.into_iter().find(|condition| condition.type_ == "PodScheduled")?;
+    let reason = scheduled.reason.as_deref().unwrap_or("no node");
+    (scheduled.status == "False").then(|| worded(reason, scheduled.message.as_deref()))
+}
+
+fn worded(reason: &str, message: Option<&str>) -> String {
+    let message = message.unwrap_or_default().replace(['\n', '\r'], " ");
+    if message.trim().is_empty() { reason.to_owned() } else { format!("{reason}: {}", message.trim()) }
 }
 
 /// The last part of a pod's name, which tells it from its likes.
@@ -171,5 +199,24 @@ mod tests {
         let unknown = json!({ "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown" } });
         let exit = pod(status(unknown, json!({}), 0)).exit.expect("an end");
         assert_eq!(exit.sentence(), "Process exited; how it ended is not known");
+    }
+
+    #[test]
+    fn what_a_container_waits_for_is_known() {
+        let waits = |waiting| {
+            pod(json!({ "name": "web", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": { "waiting": waiting } })).waits
+        };
+        let pulls = json!({ "reason": "ErrImagePull", "message": "no such image\n" });
+        assert_eq!(waits(pulls).as_deref(), Some("ErrImagePull: no such image"));
+        assert_eq!(waits(json!({ "reason": "ContainerCreating" })).as_deref(), Some("ContainerCreating"));
+        assert_eq!((waits(json!({ "reason": "PodInitializing" })), waits(json!({}))), (None, None));
+        let pending: Pod = serde_json::from_value(json!({
+            "metadata": { "name": "x" }, "spec": { "containers": [{ "name": "web" }] },
+            "status": { "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available",
+            }] },
+        }))
+        .expect("a pod");
+        assert_eq!(containers(&pending)["web"].waits.as_deref(), Some("Unschedulable: 0/1 nodes are available"));
     }
 }

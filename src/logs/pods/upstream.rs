@@ -21,6 +21,7 @@ use super::request::{Failure, Following, From, Run, open};
 use super::seen::Seen;
 use super::stamped::{Said, Stamped};
 use super::standing::{self, Phase, Standing};
+use super::trouble::{TROUBLE, Trouble};
 use super::{Container, Object, Place};
 use crate::logs::files::notice;
 use crate::logs::line::Entry;
@@ -33,9 +34,6 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 
 /// How long after a clean end it is waited for the pod to say that its container has ended.
 const ENDING: Duration = Duration::from_secs(3);
-
-/// How long a log cannot be read before that is said.
-const TROUBLE: Duration = Duration::from_secs(10);
 
 /// The API server did not say how a container stands.
 struct Unknown;
@@ -53,8 +51,7 @@ pub(super) struct Upstream {
     hurries: bool,
     pace: Pace,
     backoff: Duration,
-    /// Since when it cannot be read, and whether that was said.
-    trouble: Option<(Instant, bool)>,
+    trouble: Trouble,
     /// The answer that ended last, where its end may be that of the log: a line without an end is still in it.
     rest: Option<Reading>,
     /// Whether the next answer may be the log of a later run, as far as is known: the one before it ended.
@@ -85,7 +82,7 @@ impl Upstream {
             hurries: false,
             pace,
             backoff,
-            trouble: None,
+            trouble: Trouble::default(),
             rest: None,
             doubtful: false,
             replaced: None,
@@ -131,7 +128,9 @@ impl Upstream {
         let reason = match self.try_finish(run, standing).await {
             Ok(()) => return,
             // Its log goes with the pod.
-            Err(Failure::Busy(reason, after)) if !standing.gone => return self.failed(&reason, after).await,
+            Err(failure @ (Failure::Busy(..) | Failure::Refused(_))) if !standing.gone => {
+                return self.failed(&failure).await;
+            }
             Err(failure) => failure.reason().to_owned(),
         };
         tracing::debug!(reason, pod = self.container.pod.name, "a log is gone");
@@ -152,7 +151,8 @@ impl Upstream {
     }
 
     fn finished(&mut self, standing: &Standing) {
-        (self.done, self.trouble, self.rest, self.replaced) = (true, None, None, None);
+        self.untroubled();
+        (self.done, self.rest, self.replaced) = (true, None, None);
         if let Some(exit) = standing.exit(self.at.restart) {
             let exited = Entry { time: now(), ..self.container.exited(self.at.restart, exit) };
             self.log.publish([Event::Line(exited)]);
@@ -240,8 +240,7 @@ impl Upstream {
                 }
                 End::Broken(failure) => {
                     self.doubt_rest();
-                    let after = if let Failure::Busy(_, after) = failure { after } else { None };
-                    self.failed(failure.reason(), after).await;
+                    self.failed(&failure).await;
                 }
                 End::Clean | End::Replaced if self.has_ended().await => return,
                 End::Clean | End::Replaced => self.wait(None).await,
@@ -371,7 +370,8 @@ impl Upstream {
             }
             if !events.is_empty() {
                 self.pace.lines(events.len());
-                (self.backoff, self.trouble) = (BACKOFF.0, None);
+                self.backoff = BACKOFF.0;
+                self.untroubled();
                 self.log.publish(events);
                 self.log.let_read().await;
             }
@@ -400,14 +400,20 @@ impl Upstream {
     }
 
     /// Waits before the next try, and says so where it goes on for long.
-    async fn failed(&mut self, reason: &str, after: Option<Duration>) {
+    async fn failed(&mut self, failure: &Failure) {
+        let reason = failure.reason();
         tracing::debug!(reason, pod = self.container.pod.name, "cannot read a container's log; trying again");
-        let (since, said) = *self.trouble.get_or_insert((Instant::now(), false));
-        if !said && since.elapsed() >= TROUBLE {
-            self.trouble = Some((since, true));
-            self.say(&format!("its log cannot be read: {reason}; trying again"));
+        if let Some(message) = self.trouble.fail(failure) {
+            self.container.set_trouble(Some(message.clone()));
+            self.say(&message);
         }
-        self.wait(after).await;
+        self.wait(if let Failure::Busy(_, after) = failure { *after } else { None }).await;
+    }
+
+    fn untroubled(&mut self) {
+        if self.trouble.end() {
+            self.container.set_trouble(None);
+        }
     }
 
     async fn wait(&mut self, after: Option<Duration>) {
