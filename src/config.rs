@@ -7,6 +7,7 @@ pub mod auth;
 pub mod client;
 pub mod kubernetes;
 pub mod names;
+pub mod patterns;
 pub mod server;
 
 /// A setting that cannot be used.

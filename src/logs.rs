@@ -9,7 +9,8 @@
 //! | [`ring`], [`cursors`] | the newest lines, bounded, and who has read how many |
 //! | [`state`] | what changes in one step |
 //! | [`sessions`] | the app's sessions as they come, say something, and end |
-//! | [`files`], [`tail`], [`pattern`] | the app's files through rotation and truncation |
+//! | [`files`], [`tail`], [`pattern`], [`kernel`] | the app's files through rotation and truncation |
+//! | [`dated`] | the time that a file's line starts with |
 //! | [`pods`] | the app's pods as they come and go, and what their containers say |
 //! | [`absent`] | what is asked for and is not there, waits, or cannot be read |
 //! | [`history`], [`backfill`] | what was said before, and from where on a follower wants it |
@@ -36,9 +37,11 @@ use crate::tasks::Tasks;
 mod absent;
 pub mod backfill;
 pub mod cursors;
+pub mod dated;
 pub mod files;
 pub mod follower;
 pub mod history;
+mod kernel;
 pub mod line;
 pub mod pattern;
 pub mod pods;
@@ -105,6 +108,8 @@ pub enum Event {
     Opened(Handle, FileAt),
     /// The log of a container is read from here on.
     Joined(Arc<Container>, ContainerAt),
+    /// These are all that cannot be read of the app's files, and why.
+    Unread(Vec<String>),
     /// The session with this number was read up to this offset, held parts of lines included.
     Read(u64, u64),
 }

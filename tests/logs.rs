@@ -9,6 +9,8 @@
 
 #[path = "logs/bed.rs"]
 mod bed;
+#[path = "logs/files.rs"]
+mod files;
 mod support;
 
 use std::thread::JoinHandle;

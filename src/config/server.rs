@@ -251,6 +251,13 @@ impl Server {
                 return Err(ConfigError::Setting { name: "backend", reason });
             }
         };
+        let apps = file.apps;
+        for pattern in apps.values().flat_map(|app| &app.logs) {
+            if let Err(reason) = super::patterns::alternatives(pattern) {
+                let reason = format!("{pattern:?} cannot be followed: {reason}");
+                return Err(ConfigError::Setting { name: "logs", reason });
+            }
+        }
         let auth = args.auth.or(file.auth).unwrap_or_else(|| "tokens".into());
         let auth = auth::Auth::read(&auth, file.webhook, || file.kubernetes.settings())?;
         let rights = args.rights.or(file.rights).as_deref().map(auth::rights).transpose()?.unwrap_or_default();
@@ -289,7 +296,7 @@ impl Server {
             origins: file.origins,
             kubernetes,
             limits: limits(&file.limits, args.embedded)?,
-            apps: file.apps,
+            apps,
             base_env: super::base_env(),
         })
     }

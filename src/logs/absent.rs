@@ -32,10 +32,14 @@ pub(super) async fn told(log: &Log, join: &Join, ask: &Ask) -> Result<Vec<Past>,
     let is_file = filter.wants_container(None) && join.files.values().any(|file| filter.wants_process(&file.process));
     let is_read = is_file || containers.iter().any(|container| container.has_begun());
     let is_read = is_read || has_session(log, filter).await?;
+    let mut told: Vec<_> = join.unread.iter().cloned().map(unread).collect();
     if !is_read && containers.is_empty() {
-        return Ok(vec![Past::said(nothing(log, join, ask))]);
+        if told.is_empty() {
+            told.push(nothing(log, join, ask));
+        }
+        return Ok(told.into_iter().map(Past::said).collect());
     }
-    let mut told = waiting(&containers, is_read);
+    told.extend(waiting(&containers, is_read));
     // Who wants lines of the past is told where they are read.
     if matches!(ask.start, Start::Now) {
         told.extend(containers.iter().filter_map(|container| container.trouble()));
@@ -43,7 +47,7 @@ pub(super) async fn told(log: &Log, join: &Join, ask: &Ask) -> Result<Vec<Past>,
     Ok(told.into_iter().map(Past::said).collect())
 }
 
-/// Whether the app has a session that is wanted.
+/// Tells whether the app has a session that is wanted.
 async fn has_session(log: &Log, filter: &Filter) -> Result<bool, StoreError> {
     if !filter.wants_container(None) {
         return Ok(false);
@@ -88,6 +92,11 @@ fn nothing(log: &Log, join: &Join, ask: &Ask) -> Entry {
     } else {
         format!("nothing of that name: {lacks}{has}")
     };
+    unread(message)
+}
+
+/// Says that something that was asked for cannot be read.
+fn unread(message: String) -> Entry {
     Entry { stream: Stream::Unread, ..notice("log".into(), message) }
 }
 

@@ -247,7 +247,10 @@ async fn last(
     // What is no container's is not looked for where a container is wanted.
     let any = filter.wants_container(None);
     for (id, handle) in join.files.iter().filter(|(_, handle)| any && filter.wants_process(&handle.process)) {
-        let to = join.positions.files.get(id).map_or(0, |at| at.offset);
+        let told = join.positions.files.get(id).map_or(0, |at| at.offset);
+        // Nothing comes behind it for who does not follow: a last line without its end is told, too.
+        let all = || handle.metadata().map_or(told, |meta| meta.len().max(told));
+        let to = if ask.follow { told } else { all() };
         best.add(Origin::File { handle: handle.clone(), to }, filter).await;
     }
     for row in known(log, join).await? {

@@ -5,9 +5,13 @@
 //! there before those that are new: the end of a rotated file comes before the start of its successor.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::unix::AsyncFd;
+
+use super::kernel::Watch;
 use super::line::{Entry, Stream};
 use super::pattern;
 use super::position::{FileId, Move};
@@ -15,11 +19,17 @@ use super::tail::{Handle, Look, Tail, id};
 use super::{Event, Log};
 use crate::session::now;
 
-/// How often the followed files are looked at.
+/// How often the followed files are looked at where the kernel tells nothing.
 pub const LOOK: Duration = Duration::from_millis(150);
 
 /// How often the directories are read for new files; at once when a followed file has lost its name.
 pub const SCAN: Duration = Duration::from_secs(1);
+
+/// How often at most they are read because the kernel tells of a new name.
+const TOLD_SCAN: Duration = Duration::from_millis(100);
+
+/// The pause behind a look, so that a file that is written to all the time is read in larger pieces.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a file without a matching name is followed after its last line.
 const ROTATED_KEPT: Duration = Duration::from_secs(30);
@@ -41,13 +51,17 @@ pub struct Files {
     followed: BTreeMap<FileId, Followed>,
     scanned: Option<Instant>,
     too_many: bool,
+    /// What cannot be read, as it was told.
+    unread: BTreeMap<PathBuf, String>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Files {
     /// The files that match now, of which all whole lines count as told. Where each stands is in the events.
     #[must_use]
     pub fn open(patterns: Vec<String>) -> (Self, Vec<Event>) {
-        let mut files = Self { patterns, scanned: Some(Instant::now()), ..Self::default() };
+        let mut files =
+            Self { patterns, scanned: Some(Instant::now()), watch: Watch::new().map(Arc::new), ..Self::default() };
         let mut events = Vec::new();
         for (path, handle) in files.unknown(&mut events) {
             match Tail::from_end(handle, path) {
@@ -59,6 +73,9 @@ impl Files {
     }
 
     fn follow(&mut self, tail: Tail, events: &mut Vec<Event>) {
+        if let Some(watch) = &self.watch {
+            watch.add_file(&tail.handle);
+        }
         events.push(Event::Opened(tail.handle.clone(), tail.at()));
         self.followed.insert(tail.handle.id, Followed { tail, left: None });
     }
@@ -89,7 +106,7 @@ impl Files {
     }
 
     /// A new file is read from its start, unless it is the copy that `copytruncate` leaves.
-    fn start_of(&self, handle: Handle, path: std::path::PathBuf) -> std::io::Result<Tail> {
+    fn start_of(&self, handle: Handle, path: PathBuf) -> std::io::Result<Tail> {
         let name = path.to_string_lossy().into_owned();
         let beside = |tail: &Tail| {
             name.strip_prefix(&*tail.path.to_string_lossy()).is_some_and(|rest| rest.starts_with(['.', '-']))
@@ -134,10 +151,24 @@ impl Files {
     }
 
     /// Files that match and are not followed yet; those that are get the names that they have now.
-    fn unknown(&mut self, events: &mut Vec<Event>) -> Vec<(std::path::PathBuf, Handle)> {
-        let mut new: BTreeMap<FileId, (std::path::PathBuf, Handle)> = BTreeMap::new();
-        for path in self.patterns.iter().flat_map(|pattern| pattern::matches(pattern)) {
-            let Ok(meta) = std::fs::metadata(&path) else { continue };
+    fn unknown(&mut self, events: &mut Vec<Event>) -> Vec<(PathBuf, Handle)> {
+        let mut new: BTreeMap<FileId, (PathBuf, Handle)> = BTreeMap::new();
+        let (mut unread, mut paths) = (Vec::new(), Vec::new());
+        for pattern in &self.patterns {
+            let found = pattern::matches(pattern, &mut unread);
+            if let Some(watch) = &self.watch {
+                pattern::folders(pattern, &found).iter().for_each(|folder| watch.add_folder(folder));
+            }
+            paths.extend(found);
+        }
+        for path in paths {
+            let meta = match std::fs::metadata(&path) {
+                Ok(meta) => meta,
+                Err(error) => {
+                    unread.push((path, error));
+                    continue;
+                }
+            };
             if let Some(known) = self.followed.get_mut(&id(&meta)) {
                 if known.left.take().is_some() {
                     known.tail.path = path;
@@ -151,10 +182,24 @@ impl Files {
             match Handle::open(&path) {
                 Ok(Some(handle)) => drop(new.entry(handle.id).or_insert((path, handle))),
                 Ok(None) => {}
-                Err(error) => tracing::debug!(%error, path = %path.display(), "cannot open a log file"),
+                Err(error) => unread.push((path, error)),
             }
         }
+        self.note_unread(unread, events);
         new.into_values().collect()
+    }
+
+    /// Tells of what cannot be read, once each. A file that went away meanwhile is none of it.
+    fn note_unread(&mut self, unread: Vec<(PathBuf, std::io::Error)>, events: &mut Vec<Event>) {
+        let told = |(path, error): (PathBuf, std::io::Error)| {
+            let message = format!("{} cannot be read: {}", path.display(), error.kind());
+            (error.kind() != std::io::ErrorKind::NotFound).then_some((path, message))
+        };
+        let unread: BTreeMap<_, _> = unread.into_iter().filter_map(told).take(MAX_FILES).collect();
+        if unread != self.unread {
+            events.push(Event::Unread(unread.values().cloned().collect()));
+            self.unread = unread;
+        }
     }
 
     fn note_too_many(&mut self, events: &mut Vec<Event>) {
@@ -189,15 +234,28 @@ pub fn notice(process: Arc<str>, message: String) -> Entry {
 pub(super) async fn follow(log: Arc<Log>, mut files: Files) {
     let mut wanted = log.looks.wanted.subscribe();
     let mut more = false;
+    let mut told = files.watch.clone().and_then(|watch| watch.listen().ok());
+    let (mut new_name, mut scanned) = (false, Instant::now());
     loop {
         if !more {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 _ = wanted.changed() => {}
+                heard = hear(&told) => match heard {
+                    Ok(name) => new_name |= name,
+                    Err(error) => {
+                        tracing::warn!(%error, "the kernel tells nothing of log files any more; they are looked at");
+                        told = None;
+                    }
+                },
             }
         }
         let number = *wanted.borrow_and_update();
-        let asked = number > *log.looks.files.borrow();
+        let is_named = new_name && scanned.elapsed() >= TOLD_SCAN;
+        let asked = number > *log.looks.files.borrow() || is_named;
+        if is_named {
+            (new_name, scanned) = (false, Instant::now());
+        }
         // A thread that may wait for a disk looks; it takes the files along and gives them back.
         let looked = tokio::task::spawn_blocking(move || {
             let (events, more) = files.look(asked);
@@ -211,6 +269,18 @@ pub(super) async fn follow(log: Arc<Log>, mut files: Files) {
         log.publish(events);
         if !more {
             log.looks.files.send_replace(number);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Waits until the kernel tells of something. Returns whether there is a new name.
+async fn hear(told: &Option<AsyncFd<Arc<Watch>>>) -> std::io::Result<bool> {
+    let Some(told) = told else { return std::future::pending().await };
+    loop {
+        let mut ready = told.readable().await?;
+        if let Ok(name) = ready.try_io(|watch| watch.get_ref().read()) {
+            return name;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::dated::leading_time;
 use super::files::notice;
 use super::line::{Entry, Stream};
 use super::pods::past::ContainerPast;
@@ -177,9 +178,13 @@ impl FilePast {
         let read = tokio::task::spawn_blocking(move || {
             let head = if headless { handle.at(u64::MAX).ok().map(|at| at.head) } else { None };
             let modified = handle.metadata().and_then(|meta| meta.modified()).ok();
-            (handle.read(offset, room).unwrap_or_default(), head, modified)
+            let within = headless && offset > 0 && handle.read(offset - 1, 1).is_ok_and(|byte| byte != b"\n");
+            (handle.read(offset, room).unwrap_or_default(), head, modified, within)
         });
-        let Ok((data, head, modified)) = read.await else { return true };
+        let Ok((data, head, modified, within)) = read.await else { return true };
+        if within {
+            self.held = Held::within();
+        }
         self.head = self.head.or(head);
         let mut entries = Vec::new();
         self.split(&data, &mut entries);
@@ -247,15 +252,6 @@ impl FilePast {
     }
 }
 
-/// The RFC 3339 time that a line starts with, bare or in brackets.
-#[must_use]
-pub fn leading_time(line: &str) -> Option<Micros> {
-    let line = line.strip_prefix('[').unwrap_or(line);
-    let end = line.find([' ', '\t', ']', ',']).unwrap_or(line.len());
-    let word = line.get(..end).filter(|word| (20..=35).contains(&word.len()) && word.as_bytes()[0].is_ascii_digit())?;
-    word.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
-}
-
 /// Several sources, merged: always the one whose next line is the oldest. Each keeps its own order.
 #[derive(Default)]
 pub struct Merge(Vec<Past>);
@@ -286,21 +282,6 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_may_start_with_its_time() {
-        for (line, known) in [
-            ("2026-11-22T10:00:00.123456+00:00 hello", true),
-            ("[2026-11-22T10:00:00Z] hello", true),
-            ("2026-11-22T11:00:00+01:00\thello", true),
-            ("2026-11-22 10:00:00 hello", false),
-            ("hello", false),
-            ("", false),
-            ("é2026-11-22T10:00:00Z", false),
-        ] {
-            assert_eq!(leading_time(line).is_some(), known, "{line}");
-        }
-    }
 
     async fn merged(files: &[&str]) -> Vec<String> {
         let dir = tempfile::tempdir().expect("a directory");

@@ -1,89 +1,78 @@
-//! Patterns of file names, such as `/var/log/blog/*.log`: `*` and `?` within one part of a path.
+//! The files that an app's patterns match, and those that they matched before they were rotated.
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use glob::{MatchOptions, Pattern};
+
+use crate::config::patterns::alternatives;
 
 /// Endings of files that hold no text.
 const PACKED: [&str; 5] = [".gz", ".bz2", ".xz", ".zst", ".lz4"];
 
-/// The files that match a pattern now, in their order.
+/// A leading dot is matched by a dot alone, and a `/` by itself.
+const OPTIONS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+
+/// Returns the files that match a pattern now, in their order. What cannot be read goes to `unread`.
 #[must_use]
-pub fn matches(pattern: &str) -> Vec<PathBuf> {
-    walk(pattern, |name, part| matches_name(part, name) && !is_packed(name))
+pub fn matches(pattern: &str, unread: &mut Vec<(PathBuf, io::Error)>) -> Vec<PathBuf> {
+    let mut found = walk(alternatives(pattern).unwrap_or_default(), unread);
+    found.retain(|path| !is_packed(path));
+    found
 }
 
-/// Files beside those that match whose names say that they were such a file once: `web.log.1` beside `web.log`.
+/// Returns the files beside those that match whose names say that they were such a file once: `web.log.1` beside
+/// `web.log`.
 #[must_use]
 pub fn rotated(pattern: &str) -> Vec<PathBuf> {
-    walk(pattern, |name, part| {
-        let stems = name.char_indices().filter(|(_, letter)| matches!(letter, '.' | '-')).map(|(at, _)| &name[..at]);
-        !is_packed(name) && stems.into_iter().any(|stem| matches_name(part, stem))
-    })
+    let mut found = Vec::new();
+    for one in alternatives(pattern).unwrap_or_default() {
+        let Some((folder, last)) = one.rsplit_once('/') else { continue };
+        let Ok(last) = Pattern::new(last) else { continue };
+        let was_matched = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let mut stems = name.match_indices(['.', '-']).map(|(at, _)| &name[..at]);
+            !is_packed(path) && stems.any(|stem| last.matches_with(stem, OPTIONS))
+        };
+        found.extend(walk(vec![format!("{folder}/*")], &mut Vec::new()).into_iter().filter(was_matched));
+    }
+    found
 }
 
-fn is_packed(name: &str) -> bool {
+/// Returns the folders in which a new file could match: those of the files that match now, and where patterns begin.
+#[must_use]
+pub fn folders(pattern: &str, files: &[PathBuf]) -> Vec<PathBuf> {
+    let is_pattern = |part: &str| part.contains(['*', '?', '[']);
+    let begins = |one: String| {
+        let (folder, _) = one.rsplit_once('/')?;
+        let parts: Vec<_> = folder.split('/').take_while(|part| !is_pattern(part)).collect();
+        Some(PathBuf::from(format!("{}/", parts.join("/"))))
+    };
+    let mut folders: Vec<_> = alternatives(pattern).unwrap_or_default().into_iter().filter_map(begins).collect();
+    folders.extend(files.iter().filter_map(|file| Some(file.parent()?.to_owned())));
+    folders.sort();
+    folders.dedup();
+    folders
+}
+
+fn is_packed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     PACKED.iter().any(|ending| name.ends_with(ending))
 }
 
-/// The files in the pattern's directories whose names fit its last part.
-fn walk(pattern: &str, fits: impl Fn(&str, &str) -> bool) -> Vec<PathBuf> {
-    let path = Path::new(pattern);
-    let (Some(parent), Some(last)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
-        return Vec::new();
-    };
-    let mut places = vec![PathBuf::new()];
-    for part in parent.components() {
-        let part = part.as_os_str();
-        places = match part.to_str().filter(|part| is_pattern(part)) {
-            Some(part) => {
-                let inside = |place: &PathBuf| names(place, |name| matches_name(part, name));
-                places.iter().flat_map(inside).filter(|place| place.is_dir()).collect()
-            }
-            None => places.into_iter().map(|place| place.join(part)).collect(),
-        };
-    }
-    places.iter().flat_map(|place| names(place, |name| fits(name, last))).collect()
-}
-
-fn is_pattern(part: &str) -> bool {
-    part.contains(['*', '?'])
-}
-
-fn names(place: &Path, fits: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-    // What cannot be read has no matches; it may be made later.
-    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
-    let fitting = entries.filter(|entry| entry.file_name().to_str().is_some_and(&fits));
-    let mut paths: Vec<_> = fitting.map(|entry| entry.path()).collect();
-    paths.sort();
-    paths
-}
-
-/// Whether a name fits one part of a pattern. A leading dot is fitted by a dot alone.
-fn matches_name(part: &str, name: &str) -> bool {
-    if name.starts_with('.') && !part.starts_with('.') {
-        return false;
-    }
-    let (part, name): (Vec<char>, Vec<char>) = (part.chars().collect(), name.chars().collect());
-    let (mut at, mut from) = (0, 0);
-    // Where the last star stands, and up to where it has taken.
-    let mut star: Option<(usize, usize)> = None;
-    while from < name.len() {
-        match part.get(at) {
-            Some('*') => {
-                star = Some((at, from));
-                at += 1;
-            }
-            Some(letter) if *letter == '?' || *letter == name[from] => (at, from) = (at + 1, from + 1),
-            _ => match &mut star {
-                Some((back, taken)) => {
-                    *taken += 1;
-                    (at, from) = (*back + 1, *taken);
-                }
-                None => return false,
-            },
+fn walk(patterns: Vec<String>, unread: &mut Vec<(PathBuf, io::Error)>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in patterns.iter().filter_map(|one| glob::glob_with(one, OPTIONS).ok()).flatten() {
+        match entry {
+            Ok(path) => found.push(path),
+            Err(error) => unread.push((error.path().to_owned(), error.into())),
         }
     }
-    part[at..].iter().all(|letter| *letter == '*')
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The process type that a file's lines are from: `web` for `web.log`, `web.log.1` and `web.txt`.
@@ -100,22 +89,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_patterns() {
-        for (part, name, fits) in [
-            ("*.log", "web.log", true),
-            ("*.log", "web.log.1", false),
-            ("*.log", ".hidden.log", false),
-            ("web*", "web", true),
-            ("w?b.*g", "web.xlog", true),
-            ("*a*b*", "xxaxxbxx", true),
-            ("*a*b", "ab-ab-", false),
-            ("", "", true),
-        ] {
-            assert_eq!(matches_name(part, name), fits, "{part} {name}");
-        }
-    }
-
-    #[test]
     fn files_are_found_in_any_directory_of_the_pattern() {
         let dir = tempfile::tempdir().expect("a directory");
         for name in ["a/web.log", "a/web.log.1", "a/web.log.2.gz", "a/notes.txt", "b/worker.log", "c/x/deep.log"] {
@@ -128,9 +101,22 @@ mod tests {
             let relative = |path: PathBuf| Some(path.strip_prefix(dir.path()).ok()?.display().to_string());
             paths.into_iter().filter_map(relative).collect()
         };
-        assert_eq!(short(matches(&pattern)), ["a/web.log", "b/worker.log"]);
+        assert_eq!(short(matches(&pattern, &mut Vec::new())), ["a/web.log", "b/worker.log"]);
         assert_eq!(short(rotated(&pattern)), ["a/web.log.1"]);
-        assert_eq!(matches(&dir.path().join("none/*.log").display().to_string()), Vec::<PathBuf>::new());
+        for (pattern, files) in [
+            ("**/*.log", vec!["a/web.log", "b/worker.log", "c/x/deep.log"]),
+            ("c/**/deep.log", vec!["c/x/deep.log"]),
+            ("{a,b}/*.log", vec!["a/web.log", "b/worker.log"]),
+            ("[bc]/{worker,none}.log", vec!["b/worker.log"]),
+            ("a/web.log*", vec!["a/web.log", "a/web.log.1"]),
+        ] {
+            let pattern = format!("{}/{pattern}", dir.path().display());
+            assert_eq!(short(matches(&pattern, &mut Vec::new())), files, "{pattern}");
+        }
+        assert_eq!(
+            matches(&dir.path().join("none/*.log").display().to_string(), &mut Vec::new()),
+            Vec::<PathBuf>::new()
+        );
     }
 
     #[test]

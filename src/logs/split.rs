@@ -36,6 +36,12 @@ pub struct Piece<'a> {
 }
 
 impl Held {
+    /// Nothing is held, of a line whose first part was told: its end alone is no line.
+    #[must_use]
+    pub fn within() -> Self {
+        Self { continues: true, ..Self::default() }
+    }
+
     /// Takes bytes that stand at `offset`, and calls `line` with each line that is whole.
     pub fn feed(&mut self, mut data: &[u8], mut offset: u64, mut line: impl FnMut(Piece<'_>)) {
         while !data.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::files::notice;
 use super::line::Line;
 use super::pods::Container;
 use super::position::{ContainerId, FileId, Move, Positions};
@@ -16,6 +17,8 @@ pub(super) struct State {
     pub(super) ring: Ring,
     pub(super) positions: Positions,
     pub(super) files: BTreeMap<FileId, Handle>,
+    /// What cannot be read of the app's files.
+    unread: Vec<String>,
     containers: BTreeMap<ContainerId, Arc<Container>>,
     /// The sessions that are read, and up to where.
     pub(super) sessions: BTreeMap<u64, (Arc<Session>, u64)>,
@@ -29,6 +32,8 @@ pub struct Join {
     pub positions: Positions,
     /// The files that are followed.
     pub files: BTreeMap<FileId, Handle>,
+    /// What cannot be read of the app's files.
+    pub unread: Vec<String>,
     /// The containers that there are.
     pub containers: BTreeMap<ContainerId, Arc<Container>>,
 }
@@ -39,6 +44,7 @@ impl State {
             ring: Ring::new(RING),
             positions: Positions::default(),
             files: BTreeMap::new(),
+            unread: Vec::new(),
             containers: BTreeMap::new(),
             sessions: BTreeMap::new(),
         }
@@ -59,6 +65,14 @@ impl State {
             Event::Joined(container, at) => {
                 self.moved(Move::Container(container.id, at));
                 self.containers.insert(container.id, container);
+            }
+            Event::Unread(messages) => {
+                for message in messages.iter().filter(|message| !self.unread.contains(message)) {
+                    let resume = self.positions.token(app);
+                    let entry = notice("log".into(), message.clone());
+                    self.ring.push(Arc::new(Line::new(app.clone(), entry, resume)));
+                }
+                self.unread = messages;
             }
             Event::Read(number, offset) => {
                 if let Some((_, read)) = self.sessions.get_mut(&number) {
@@ -84,6 +98,7 @@ impl State {
             cursor: self.ring.end(),
             positions: self.positions.clone(),
             files: self.files.clone(),
+            unread: self.unread.clone(),
             containers: self.containers.clone(),
         }
     }

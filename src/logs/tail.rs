@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use super::line::{Entry, Stream};
 use super::pattern;
 use super::position::{FileAt, FileId, Move, hash};
+use super::sessions::HELD;
 use super::split::{CUT, Held, MAX_LINE};
 use super::text;
 use crate::session::now;
@@ -55,6 +57,12 @@ impl Handle {
         let meta = file.metadata()?;
         let handle = Self { id: id(&meta), process: pattern::process(path).into(), file: Arc::new(file) };
         Ok(meta.is_file().then_some(handle))
+    }
+
+    /// Returns a path to the open file itself, whatever its name is.
+    #[must_use]
+    pub fn open_path(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
     }
 
     /// What the system says of it.
@@ -140,18 +148,22 @@ impl Tail {
         }
     }
 
-    /// A file of which all whole lines were read.
+    /// A file of which all whole lines were read, and the last one without its end if nothing was added for a while.
     ///
     /// # Errors
     /// What the system says.
     pub fn from_end(handle: Handle, path: PathBuf) -> io::Result<Self> {
-        let len = handle.metadata()?.len();
+        let meta = handle.metadata()?;
+        let len = meta.len();
+        let rests = meta.modified()?.elapsed().is_ok_and(|age| age >= HELD);
         let start = len.saturating_sub(MAX_LINE as u64);
         let last = handle.read(start, (len - start) as usize)?;
         let line = last.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
-        let read = if line > 0 || start == 0 { start + line } else { len };
+        let read = if !rests && (line > 0 || start == 0) { start + line } else { len };
+        let held =
+            if last.is_empty() || last.last() == Some(&b'\n') || read < len { Held::default() } else { Held::within() };
         let head = handle.read(0, HEAD.min(usize::try_from(read).unwrap_or(HEAD)))?;
-        Ok(Self { head, read, ..Self::from_start(handle, path) })
+        Ok(Self { head, read, held, ..Self::from_start(handle, path) })
     }
 
     /// Where it stands: what is held is not told.
@@ -181,6 +193,9 @@ impl Tail {
         let meta = self.handle.metadata()?;
         let seen = (meta.len(), meta.mtime(), meta.mtime_nsec());
         if seen == self.seen && meta.len() == self.read {
+            if self.held.since().is_some_and(|since| since.elapsed() >= HELD) {
+                self.let_go(out);
+            }
             return Ok(Look::Nothing);
         }
         if meta.len() < self.read {
@@ -240,7 +255,7 @@ impl Tail {
         self.head_before = std::mem::take(&mut self.head);
     }
 
-    /// Lets go of a last line that has no end: none will come.
+    /// Lets go of a last line that has no end.
     pub fn let_go(&mut self, out: &mut Vec<Entry>) {
         if let Some(bytes) = self.held.let_go() {
             out.push(self.entry(now(), text::plain(&bytes), self.read));
@@ -291,6 +306,16 @@ mod tests {
         assert!(bed.tail.handle.continues(bed.tail.at()));
         bed.append("ted\n");
         assert_eq!(bed.look(), ["waited"]);
+        bed.append("no end");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let mut found = Vec::new();
+        while found.is_empty() && std::time::Instant::now() < until {
+            found = bed.look();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        assert_eq!(found, ["no end"], "it is told after a second");
+        bed.append("\n");
+        assert_eq!(bed.look(), [""; 0]);
         assert_eq!(bed.look(), [""; 0]);
     }
 

@@ -118,12 +118,28 @@ async fn attach_ends_when_it_is_stopped_and_where_its_command_is_not_there() {
 }
 
 #[tokio::test]
-async fn attach_tells_of_a_pod_that_somebody_deletes() {
+async fn attach_tells_of_a_pod_that_somebody_deletes_or_drains() {
     let Some((cluster, mut hub)) = demo().await else { return };
-    let id = run(&mut hub, "echo up; sleep 1000").await;
-    hub.attach(&id, Hello::watch()).await.shows("up\n").await;
-    cluster.kubectl(&["delete", "pods", "-l", "foghorn.dev/session", "--wait=false", "--grace-period=1"]);
-    let ended = hub.ended(&id).await;
-    assert_eq!(ended["exit_status"], 125, "{ended}");
-    assert!(ended["exit_text"].as_str().expect("a text").contains("deleted"), "{ended}");
+    // Whatever its command ends with then.
+    let clean = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    for (script, drained) in [("echo up; sleep 1000", false), (clean, false), (clean, true)] {
+        let id = run(&mut hub, script).await;
+        let mut viewer = hub.attach(&id, Hello::watch()).await;
+        viewer.shows("up\n").await;
+        let session = format!("foghorn.dev/session={id}");
+        if drained {
+            let pod = cluster.kubectl(&["get", "pods", "-l", &session, "-o", "jsonpath={.items[0].metadata.name}"]);
+            let eviction = tempfile::NamedTempFile::new().expect("a file");
+            let metadata = json!({ "name": pod, "namespace": cluster.namespace });
+            let object = json!({ "apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": metadata });
+            std::fs::write(eviction.path(), object.to_string()).expect("writes");
+            let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", cluster.namespace);
+            cluster.kubectl(&["create", "--raw", &path, "-f", &eviction.path().display().to_string()]);
+        } else {
+            cluster.kubectl(&["delete", "pods", "-l", &session, "--wait=false", "--grace-period=1"]);
+        }
+        let ended = hub.ended(&id).await;
+        assert_eq!((&ended["exit_status"], &ended["exit"]["cause"]), (&json!(125), &json!("evicted")), "{ended}");
+        assert!(ended["exit_text"].as_str().expect("a text").contains("deleted"), "{ended}");
+    }
 }

@@ -135,6 +135,50 @@ async fn handover_of_a_terminal_that_is_not_there_yet() {
     until("its pod is deleted", async || cluster.try_kubectl(&["get", "pod", "later"]).err()).await;
 }
 
+/// A runtime's log of a terminal may have no CR.
+#[tokio::test]
+async fn handover_of_a_terminal_that_has_printed_already_gives_whole_ends_of_lines() {
+    let Some((cluster, mut hub, _dir)) = hub("").await else { return };
+    let script = "for i in 1 2 3; do echo early $i; done; PS1='at $ ' exec bash --norc --noprofile";
+    pod(&cluster, "early", "blog", script, true);
+    until("it has printed", async || {
+        cluster.try_kubectl(&["logs", "early"]).ok().filter(|log| log.contains("early 3"))
+    })
+    .await;
+    let id = Uuid::new_v4();
+    let (status, session) = curl(&hub, CONTROLLER, &body(&cluster, id, "early", json!({ "tty": true })));
+    assert_eq!(status, 201, "{session}");
+    let ticket = session["ticket"]["secret"].as_str().expect("a ticket");
+    let id = id.to_string();
+    let mut at = 0;
+    for turn in 0..3_u32 {
+        let mut driver = hub.attach_as(ticket, &id, Hello::drive(u128::from(turn))).await.expect("attaches");
+        driver.shows("early 3\r\n").await;
+        let keys = format!("echo turn$(({turn}+10))z; printf 'ba''r\\r\\n'\r");
+        driver.type_at(0, &keys).await;
+        driver.shows(&format!("turn{}z\r\nbar\r", turn + 10)).await;
+        assert!(driver.output.len() > at, "it goes on");
+        at = driver.output.len();
+        hub.kill();
+        hub.again().await;
+    }
+    let mut driver = hub.attach_as(ticket, &id, Hello::drive(9)).await.expect("attaches");
+    driver.type_at(0, "exit 1\r").await;
+    driver.rest().await;
+    let output = String::from_utf8_lossy(&driver.output);
+    assert!(output.starts_with("early 1\r\nearly 2\r\nearly 3\r\n"), "{output:?}");
+    assert!(
+        output.ends_with("exit 1\r\nexit\r\n") || output.ends_with("exit 1\r\n\u{1b}[?2004l\rexit\r\n"),
+        "{output:?}"
+    );
+    for (text, count) in [("turn10z\r\n", 1), ("turn11z\r\n", 1), ("turn12z\r\n", 1), ("bar\r", 3), ("exit\r\n", 1)] {
+        assert_eq!(output.matches(text).count(), count, "{text:?} in {output:?}");
+    }
+    assert_eq!(output.replace("\r\n", "").matches('\n').count(), 0, "{output:?}");
+    assert_eq!(hub.ended(&id).await["exit_status"], 1);
+    assert!(hub.output(&id, false).await == driver.output, "the record has the same");
+}
+
 #[tokio::test]
 async fn handover_keeps_a_terminal_from_those_who_read_the_apps_log() {
     let Some((cluster, hub, _dir)) = hub("").await else { return };

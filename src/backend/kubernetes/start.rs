@@ -28,6 +28,9 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long after its time a deleted pod may still be said to run.
 const OVERDUE: jiff::SignedDuration = jiff::SignedDuration::from_mins(2);
 
+/// Most that a node's clock may be behind the API server's. Both tell whole seconds.
+const CLOCKS_APART: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
 /// What events of a pod are worth telling whoever waits for it.
 const TOLD: [&str; 9] = [
     "Scheduled",
@@ -327,7 +330,7 @@ pub fn end_of_command(pod: &Pod, container: &str, restarts: i32) -> Option<Cause
             _ => None,
         };
     };
-    let deleted = pod.metadata.deletion_timestamp.is_some() && ended.exit_code != 0;
+    let deleted = was_deleted_before(pod, &ended);
     match ended.reason.as_deref().unwrap_or_default() {
         "ContainerCannotRun" | "StartError" => Some(cannot_run(&ended)),
         _ if of_pod(&status).is_some() || deleted || is_out_of_memory(&ended) => {
@@ -335,6 +338,15 @@ pub fn end_of_command(pod: &Pod, container: &str, restarts: i32) -> Option<Cause
         }
         _ => Some(Cause::Exited { status: ended.exit_code.clamp(0, 255) as u8 }),
     }
+}
+
+/// Tells whether a pod had been deleted when its container ended, whatever status it ended with.
+fn was_deleted_before(pod: &Pod, ended: &ContainerStateTerminated) -> bool {
+    let Some(gone_at) = &pod.metadata.deletion_timestamp else { return false };
+    let grace = jiff::SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or_default());
+    let deleted_at = gone_at.0 - grace;
+    // A runtime that has forgotten the container does not know when it ended.
+    ended.finished_at.as_ref().is_none_or(|at| at.0 + CLOCKS_APART >= deleted_at)
 }
 
 /// Whether a container has ended that did run: then it may have printed something.
@@ -386,5 +398,36 @@ fn failed(status: &PodStatus, inits: &[ContainerStatus]) -> Cause {
         (Some(reason), _) => start_failed(reason),
         (None, Some(cause)) => cause,
         (None, None) => start_failed("its pod failed and does not say why".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_ends_because_its_pod_was_deleted_was_evicted() {
+        let ends = |status: i32, at: &str, deleted: Option<&str>| {
+            let ended = serde_json::json!({ "exitCode": status, "finishedAt": at });
+            let own = serde_json::json!({
+                "name": "run", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "terminated": ended },
+            });
+            let pod = serde_json::json!({
+                "metadata": { "deletionTimestamp": deleted, "deletionGracePeriodSeconds": deleted.map(|_| 30) },
+                "status": { "containerStatuses": [own] },
+            });
+            end_of_command(&serde_json::from_value(pod).expect("a pod"), "run", 0)
+        };
+        let evicted = Some(Cause::Evicted { reason: "its pod was deleted".into() });
+        let at = "2026-01-01T12:00:05Z";
+        for status in [0, 143] {
+            // Its grace ends half a minute after it was deleted.
+            assert_eq!(ends(status, at, Some("2026-01-01T12:00:34Z")), evicted);
+            assert_eq!(ends(status, at, Some("2026-01-01T12:00:36Z")), evicted, "the clocks are a second apart");
+            let own = Some(Cause::Exited { status: status as u8 });
+            assert_eq!(ends(status, at, Some("2026-01-01T12:01:05Z")), own, "it had ended before");
+            assert_eq!(ends(status, at, None), own);
+        }
     }
 }

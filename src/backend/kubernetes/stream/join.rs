@@ -14,7 +14,7 @@ use tokio::select;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::{Place, start};
-use super::splice::{Known, Rest, SURE, only_start_of, overlap};
+use super::splice::{Known, Rest, SURE, cut, of_terminal, only_start_of, overlap, without_returns};
 use crate::kubernetes::channel::{self, Frame, Input, Output};
 use crate::kubernetes::error::{in_time, is_refusal, sentence};
 use crate::record::Cause;
@@ -185,7 +185,7 @@ impl Container {
             return Past::default();
         }
         if let Ok(log) = &log {
-            let differs = known.differs(log, past.bytes.len() as u64).unwrap_or_default();
+            let differs = known.differs(log, &past.bytes).unwrap_or_default();
             past.missing = differs.max(0).unsigned_abs();
             past.said = (differs < 0).then(|| came_twice(differs.unsigned_abs()));
         }
@@ -224,17 +224,19 @@ impl Container {
         let (mut tries, until, mut grew, mut had) = (READS, Instant::now() + READING, true, 0);
         loop {
             let (live, mut past) = (held.live(), past(&log, known));
-            let same = overlap(&past.bytes, &live);
+            let logged = without_returns(&past.bytes);
+            let (len, same) = (logged.len(), overlap(&logged, &without_returns(&live)));
             let is_over = !held.open && live.is_empty();
             let gives_up = tries == 0 || Instant::now() > until;
             // The streams may still be behind. What came before the log was asked for is in it.
-            let inside = if !grew || gives_up { only_start_of(&live[..had], &past.bytes) } else { None };
+            let begun = without_returns(&live[..had]);
+            let inside = if !grew || gives_up { only_start_of(&begun, &logged) } else { None };
             // What has no end is not in a log, and a few bytes may be another line's.
             let is_settled = !grew && (same > 0 || !live.contains(&b'\n'));
             if log.is_err() || same >= SURE || is_over {
-                past.bytes.truncate(past.bytes.len() - same);
+                cut(&mut past.bytes, len - same, &live);
             } else if inside.is_some() || is_settled {
-                past.bytes.truncate(inside.unwrap_or(past.bytes.len() - same));
+                cut(&mut past.bytes, inside.unwrap_or(len - same), &live);
             } else if gives_up {
                 // It may have two streams in another order: then little comes twice.
                 past.bytes.truncate(first);
@@ -261,6 +263,7 @@ impl Container {
         log.unwrap_or_else(|_| Err(Unjoined::Failed("the API server does not answer".into())))
     }
 
+    /// Reads the log. Of a terminal it has a CR before each LF, which a runtime may have left out.
     async fn log(&self, previous: bool) -> Result<Vec<u8>, Unjoined> {
         let params = LogParams { container: Some(self.name.clone()), previous, ..LogParams::default() };
         let log = self.pods().log_stream(&self.place.pod, &params).await.map_err(|error| match is_refusal(&error) {
@@ -275,6 +278,7 @@ impl Container {
         }
         match bytes.starts_with(NO_LOG) && !bytes.contains(&b'\n') {
             true => Err(Unjoined::Refused(String::from_utf8_lossy(&bytes).into_owned())),
+            false if self.tty => Ok(of_terminal(bytes)),
             false => Ok(bytes),
         }
     }

@@ -3,6 +3,11 @@
 //! A container's log has the same bytes as its output, from the container's start, except that a last line without its
 //! end may not be there yet, and that what was rotated away is gone. So a place in the output is a place in the log, and
 //! what surrounds that place is compared to find out when it is not.
+//!
+//! A runtime may leave out of the log the CR that a terminal puts before each LF, as containerd does. So logs and streams
+//! are compared, and their bytes counted, without CR.
+
+use std::borrow::Cow;
 
 use crate::source::Printed;
 
@@ -18,6 +23,10 @@ pub(super) const SURE: usize = 32;
 pub(super) struct Known {
     /// How long it is.
     pub(super) head: u64,
+    /// Length of its start in which nobody has counted the CR.
+    uncounted: u64,
+    /// How many CR there are behind that.
+    returns: u64,
     /// What a log that was rotated does not start with.
     first: Vec<u8>,
     /// What the place is found by.
@@ -39,11 +48,13 @@ pub(super) enum Rest {
 impl Known {
     /// The same, of an output that is known by its length alone.
     pub(super) fn at(head: u64) -> Self {
-        Self { head, ..Self::default() }
+        Self { head, uncounted: head, ..Self::default() }
     }
 
     /// Notes what the output was.
     pub(super) fn learn(&mut self, printed: Printed) {
+        self.uncounted = self.head.saturating_sub(printed.last.len() as u64);
+        self.returns = returns(&printed.last) as u64;
         (self.first, self.tail, self.anew) = (printed.first, printed.last, printed.anew);
     }
 
@@ -64,6 +75,7 @@ impl Known {
             self.first.extend(&data[..data.len().min(Printed::FIRST - self.first.len())]);
         }
         self.head += data.len() as u64;
+        self.returns += returns(data) as u64;
         self.tail.extend(&data[data.len().saturating_sub(Printed::LAST)..]);
         self.tail.drain(..self.tail.len().saturating_sub(Printed::LAST));
         self.anew = self.anew.map(|anew| anew + data.len()).filter(|anew| *anew < self.tail.len());
@@ -75,8 +87,27 @@ impl Known {
         !self.first.is_empty() && log[..common] == self.first[..common]
     }
 
-    /// What the log has behind what is known.
+    /// Returns where the log goes on behind what is known.
     pub(super) fn rest(&self, log: &[u8]) -> Rest {
+        let after = self.tail.iter().rev().take_while(|byte| **byte == b'\r').count();
+        match self.without_returns(log).rest_of(&without_returns(log)) {
+            Rest::From(at) => Rest::From(place_behind(log, at, after)),
+            Rest::Lost(at) => Rest::Lost(place_behind(log, at, after)),
+        }
+    }
+
+    /// Returns the same without CR. How many of them its uncounted start has is taken from the log.
+    fn without_returns(&self, log: &[u8]) -> Self {
+        let uncounted = usize::try_from(self.uncounted).map_or(log, |len| &log[..len.min(log.len())]);
+        let first = without_returns(&self.first).into_owned();
+        let tail = without_returns(&self.tail).into_owned();
+        let anew = self.anew.map(|anew| anew - returns(&self.tail[self.tail.len().saturating_sub(anew)..]));
+        let head = self.head.saturating_sub(self.returns + returns(uncounted) as u64);
+        Self { head, uncounted: 0, returns: 0, first, tail, anew }
+    }
+
+    /// Returns where a log without CR goes on behind what is known without them.
+    fn rest_of(&self, log: &[u8]) -> Rest {
         let at = usize::try_from(self.head).ok().filter(|at| *at <= log.len());
         if let Some(at) = at.filter(|at| self.is_place(&log[..*at])) {
             return Rest::From(at);
@@ -123,13 +154,59 @@ impl Known {
         }
     }
 
-    /// By how much the whole log of a container that has ended is longer than the output with so many bytes `more`: then
+    /// By how much the whole log of a container that has ended is longer than the output with `more`, without CR: then
     /// some are missing in between; or, below zero, came twice. Not known of a log that was rotated.
-    pub(super) fn differs(&self, log: &[u8], more: u64) -> Option<i64> {
-        let whole = !self.first.is_empty() && !log.is_empty() && self.starts(log);
-        let by = log.len() as i64 - (self.head + more) as i64;
+    pub(super) fn differs(&self, log: &[u8], more: &[u8]) -> Option<i64> {
+        let (known, log) = (self.without_returns(log), without_returns(log));
+        let whole = !known.first.is_empty() && !log.is_empty() && known.starts(&log);
+        let by = log.len() as i64 - (known.head as i64 + without_returns(more).len() as i64);
         (whole && by != 0).then_some(by)
     }
+}
+
+fn returns(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\r').count()
+}
+
+/// Returns the bytes as they are compared.
+pub(super) fn without_returns(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match returns(bytes) {
+        0 => bytes.into(),
+        _ => bytes.iter().copied().filter(|byte| *byte != b'\r').collect::<Vec<u8>>().into(),
+    }
+}
+
+/// Returns the index behind so many bytes that are no CR, and behind up to `after` CR that follow them.
+fn place_behind(bytes: &[u8], count: usize, after: usize) -> usize {
+    let at = match count {
+        0 => 0,
+        _ => bytes
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte != b'\r')
+            .nth(count - 1)
+            .map_or(bytes.len(), |(at, _)| at + 1),
+    };
+    at + bytes[at..].iter().take(after).take_while(|byte| **byte == b'\r').count()
+}
+
+/// Cuts a log to so many bytes that are no CR, with those CR behind them that `live`, which goes on there, does not have.
+pub(super) fn cut(log: &mut Vec<u8>, count: usize, live: &[u8]) {
+    let leading = |bytes: &[u8]| bytes.iter().take_while(|byte| **byte == b'\r').count();
+    let at = place_behind(log, count, 0);
+    log.truncate(at + leading(&log[at..]).saturating_sub(leading(live)));
+}
+
+/// Returns a log as a terminal has it: with a CR before each LF.
+pub(super) fn of_terminal(log: Vec<u8>) -> Vec<u8> {
+    let mut lines = Vec::with_capacity(log.len() + log.len() / 32);
+    for line in log.split_inclusive(|byte| *byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(line) if !line.ends_with(b"\r") => lines.extend_from_slice(&[line, b"\r\n"].concat()),
+            _ => lines.extend_from_slice(line),
+        }
+    }
+    lines
 }
 
 /// The place in a log by what comes before it.
@@ -269,7 +346,7 @@ mod tests {
         assert_eq!(known.rest(b"one\ntwo\n$ two\nmore\n"), Rest::From(14));
         assert_eq!(known.rest(b"one\ntwo\ntwo\nmore\n"), Rest::From(12), "there was no more");
         assert_eq!(known.rest(b"one\ntwo\n"), Rest::From(8), "it has no end yet");
-        assert_eq!(known.differs(b"one\ntwo\n$ two\n", 0), Some(2));
+        assert_eq!(known.differs(b"one\ntwo\n$ two\n", b""), Some(2));
         let mut noted = Known::at(12);
         noted.learn(Printed { first: b"one\ntwo\n".to_vec(), last: b"one\ntwo\ntwo\n".to_vec(), anew: Some(4) });
         assert_eq!(noted.rest(b"one\ntwo\n$ two\nmore\n"), Rest::From(14));
@@ -282,6 +359,55 @@ mod tests {
         known.append(b"ok\n");
         let log = [&lines[..], b"ok\nmore\nok\nlast\n"].concat();
         assert_eq!(known.rest(&log), Rest::From(lines.len() + 3));
+    }
+
+    #[test]
+    fn a_log_without_cr_is_gone_on_with_at_the_same_place() {
+        let output = b"$ echo a\r\na\r\n$ exit 1\r\nexit\r\n";
+        let log = of_terminal(b"$ echo a\na\n$ exit 1\nexit\n".to_vec());
+        assert_eq!(log, output);
+        for end in 0..output.len() {
+            assert_eq!(known(&output[..end]).rest(&log), Rest::From(end));
+        }
+        assert_eq!(known(output).differs(&log, b""), None);
+        // Without a terminal, or where lines were printed with LF alone, or with CR CR LF.
+        for output in ["one\r\ntwo\r\n", "one\ntwo\n", "one\r\r\ntwo\r\r\n"] {
+            assert_eq!(known(output.as_bytes()).rest(b"one\ntwo\nmore\n"), Rest::From(8), "{output:?}");
+            assert_eq!(known(output.as_bytes()).rest(b"one\r\ntwo\r\nmore\r\n"), Rest::From(10), "{output:?}");
+        }
+        assert_eq!(known(b"10%\r").rest(b"10%\r20%\r"), Rest::From(4), "a CR that came does not come again");
+    }
+
+    #[test]
+    fn what_an_earlier_hub_noted_of_a_terminal_is_known_too() {
+        let output = b"tick\r\n".repeat(10_000);
+        let last = output[output.len() - Printed::LAST..].to_vec();
+        let mut known = Known::at(output.len() as u64);
+        known.learn(Printed { first: output[..Printed::FIRST].to_vec(), last, anew: None });
+        let log = of_terminal(b"tick\n".repeat(12_000));
+        assert_eq!(known.rest(&log), Rest::From(output.len()));
+        known.append(b"tick\n\r\n");
+        assert_eq!(known.differs(&log, b""), Some(1999 * 5 - 1));
+        // Some lines came without CR: the place is found by what is around it.
+        let output = b"a\nb\nc\r\nlast\r\n";
+        let mut known = Known::at(output.len() as u64);
+        known.learn(Printed { first: Vec::new(), last: output[6..].to_vec(), anew: None });
+        assert_eq!(known.rest(b"a\r\nb\r\nc\r\nlast\r\nmore\r\n"), Rest::From(15));
+    }
+
+    #[test]
+    fn a_log_is_cut_where_streams_go_on() {
+        for (log, count, live, rest) in [
+            ("one\r\ntwo\r\n", 3, "\r\ntwo\r\n", "one"),
+            ("one\r\ntwo\r\n", 3, "\ntwo\r\n", "one\r"),
+            ("one\r\ntwo\r\n", 4, "two\n", "one\r\n"),
+            ("one\r\n", 4, "", "one\r\n"),
+            ("\r\n", 0, "\r\n", ""),
+        ] {
+            let mut log = log.as_bytes().to_vec();
+            cut(&mut log, count, live.as_bytes());
+            assert_eq!(log, rest.as_bytes(), "{live:?}");
+        }
     }
 
     #[test]
@@ -302,10 +428,10 @@ mod tests {
     #[test]
     fn bytes_that_came_twice_or_are_missing_are_counted() {
         let long = |rest: &str| format!("{}{rest}", "-".repeat(Printed::FIRST)).into_bytes();
-        assert_eq!(known(&long("b\nb\n")).differs(&long("b\n"), 0), Some(-2));
-        assert_eq!(known(&long("c\n")).differs(&long("b\nc\n"), 0), Some(2));
-        assert_eq!(known(&long("")).differs(&long("b\n"), 2), None);
-        assert_eq!(known(&long("b\n")).differs(b"x\n", 0), None, "rotated");
+        assert_eq!(known(&long("b\nb\n")).differs(&long("b\n"), b""), Some(-2));
+        assert_eq!(known(&long("c\n")).differs(&long("b\nc\n"), b""), Some(2));
+        assert_eq!(known(&long("")).differs(&long("b\n"), b"b\n"), None);
+        assert_eq!(known(&long("b\n")).differs(b"x\n", b""), None, "rotated");
     }
 
     #[test]
