@@ -341,11 +341,14 @@ async fn what_a_session_was_started_with_is_for_those_who_see_it() {
     let (whole, part) = (followed(owner, ""), followed(other, ""));
     let guess = followed(other, "&grep=s3cret|last%20one");
     let long = format!("/{}", "x".repeat(100));
-    for command in [vec!["true", "--password=s3cret"], vec![&long], vec!["sh /s3cret"], vec!["echo", "the last one"]] {
+    let commands = [vec!["true", "--password=s3cret"], vec![&long], vec!["sh /s3cret"], vec!["echo", "the last one"]];
+    for (command, lines) in commands.into_iter().zip([3, 5, 7, 10]) {
         let run = json!({"kind": "run", "app": "blog", "command": command, "detached": true});
         let (status, run) = server.ask_as(owner, "POST", "/v1/sessions", Some(json!({"source": run}))).await;
         assert_eq!(status, 201, "{run}");
         server.ended(run["id"].as_str().unwrap()).await;
+        // Lines of several sessions come in the order in which they are read.
+        until("its lines came", async || (whole.messages().len() >= lines).then_some(())).await;
     }
     let all = [
         "Starting process with command `true --password=s3cret`".to_owned(),
