@@ -233,6 +233,11 @@ fn stand(pod: &Pod, container: &str) -> Stand {
     if let Some(ended) = &state.terminated {
         return Stand::Ended(ended_by(&status, ended, pod.metadata.deletion_timestamp.is_some()));
     }
+    let is_over = matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"));
+    // A node that has ended a pod for its own reason may leave its containers' status as it was.
+    if let Some(cause) = of_pod(&status).filter(|_| is_over && state.running.is_some()) {
+        return Stand::Ended(cause);
+    }
     if state.running.is_some() {
         return match is_overdue(pod) {
             true => Stand::Ended(Cause::Evicted {
@@ -241,7 +246,7 @@ fn stand(pod: &Pod, container: &str) -> Stand {
             false => Stand::Running,
         };
     }
-    if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
+    if is_over {
         return Stand::Ended(failed(&status, &inits));
     }
     if pod.metadata.deletion_timestamp.is_some() {
