@@ -18,7 +18,7 @@ pub fn enclosing() -> Vec<String> {
 /// Refuses to show a session to a client within it.
 ///
 /// # Errors
-/// Where this client runs in it.
+/// The place of this client in it.
 pub fn refuse(session: &SessionInfo) -> Result<(), Failure> {
     if !enclosing().contains(&session.id.to_string()) {
         return Ok(());

@@ -229,9 +229,9 @@ struct Cast {
     last: u64,
     /// Bytes of a character that is not whole yet, of stdout and of stderr.
     carry: [Vec<u8>; 2],
-    /// Whether a terminal made CR LF of the line ends. Else it is made here: a player is a terminal.
+    /// True where a terminal made CR LF of the line ends. Else it is made here: a player is a terminal.
     tty: bool,
-    /// Whether the last character was a CR.
+    /// True where the last character was a CR.
     after_cr: bool,
 }
 

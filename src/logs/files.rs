@@ -19,13 +19,13 @@ use super::tail::{Handle, Look, Tail, id};
 use super::{Event, Log};
 use crate::session::now;
 
-/// How often the followed files are looked at where the kernel tells nothing.
+/// The pause between two looks at the followed files where the kernel tells nothing.
 pub const LOOK: Duration = Duration::from_millis(150);
 
 /// How often the directories are read for new files; at once when a followed file has lost its name.
 pub const SCAN: Duration = Duration::from_secs(1);
 
-/// How often at most they are read because the kernel tells of a new name.
+/// The least time between two readings of the directories because the kernel tells of a new name.
 const TOLD_SCAN: Duration = Duration::from_millis(100);
 
 /// The pause behind a look, so that a file that is written to all the time is read in larger pieces.
@@ -51,7 +51,7 @@ pub struct Files {
     followed: BTreeMap<FileId, Followed>,
     scanned: Option<Instant>,
     too_many: bool,
-    /// What cannot be read, as it was told.
+    /// The files and folders that cannot be read, as it was told.
     unread: BTreeMap<PathBuf, String>,
     watch: Option<Arc<Watch>>,
 }

@@ -118,7 +118,7 @@ pub struct Container {
     /// Whether it is a terminal that somebody made for themselves.
     is_terminal: bool,
     standing: watch::Sender<Standing>,
-    /// What was said of why its log cannot be read.
+    /// The reason that was told of why its log cannot be read.
     trouble: Mutex<Option<String>>,
 }
 
@@ -128,7 +128,7 @@ impl Container {
         self.standing.borrow().phase != standing::Phase::Coming
     }
 
-    /// What it waits for before it begins, where that is known.
+    /// Returns the cause for which it has not begun, where that is known.
     pub(super) fn waits(&self) -> Option<String> {
         self.standing.borrow().waits.clone()
     }
@@ -174,7 +174,7 @@ fn failed(error: &watcher::Error) -> String {
     }
 }
 
-/// Whether the API server does not let this hub watch. Another try does not change that soon.
+/// Tells whether the API server does not let this hub watch. Another try does not change that soon.
 fn is_forbidden(error: &watcher::Error) -> bool {
     let code = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))

@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) ring: Ring,
     pub(super) positions: Positions,
     pub(super) files: BTreeMap<FileId, Handle>,
-    /// What cannot be read of the app's files.
+    /// The app's files that cannot be read.
     unread: Vec<String>,
     containers: BTreeMap<ContainerId, Arc<Container>>,
     /// The sessions that are read, and up to where.
@@ -32,7 +32,7 @@ pub struct Join {
     pub positions: Positions,
     /// The files that are followed.
     pub files: BTreeMap<FileId, Handle>,
-    /// What cannot be read of the app's files.
+    /// The app's files that cannot be read.
     pub unread: Vec<String>,
     /// The containers that there are.
     pub containers: BTreeMap<ContainerId, Arc<Container>>,

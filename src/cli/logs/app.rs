@@ -33,7 +33,7 @@ struct Log<'a> {
     without: Vec<String>,
     resume: Option<String>,
     colours: bool,
-    /// Whether the hub said that something that was asked for cannot be read.
+    /// True once the hub said that something that was asked for cannot be read.
     unread: bool,
 }
 

@@ -65,7 +65,7 @@ impl Place {
         format!("{} in the namespace {}", self.home.selector, self.home.namespace)
     }
 
-    /// What a follower has to know before all else.
+    /// Returns the line that a follower has to have before all else.
     pub(in crate::logs) fn shortage(&self) -> Option<String> {
         let beyond = self.too_many.load(Ordering::Relaxed).then(too_many);
         let waiting = self.sentence(*self.waiting.borrow());

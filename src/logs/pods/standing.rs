@@ -33,7 +33,7 @@ pub struct Standing {
     pub restart: u64,
     /// How far that has come.
     pub phase: Phase,
-    /// What it waits for before it begins, where that is known.
+    /// The cause for which it has not begun, where that is known.
     pub waits: Option<String>,
     /// How that run ended.
     pub exit: Option<Exit>,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::request::Failure;
 
-/// How long another try may help before it is said that a log cannot be read.
+/// The time for which another try may help before it is said that a log cannot be read.
 pub(super) const TROUBLE: Duration = Duration::from_secs(10);
 
 /// The trouble with one log.

@@ -25,7 +25,7 @@ pub(super) struct Known {
     pub(super) head: u64,
     /// Length of its start in which nobody has counted the CR.
     uncounted: u64,
-    /// How many CR there are behind that.
+    /// The count of CR behind that.
     returns: u64,
     /// What a log that was rotated does not start with.
     first: Vec<u8>,
